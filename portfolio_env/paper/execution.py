@@ -19,8 +19,8 @@ from portfolio_env.live.money import ZERO, exactly, scaled_down
 from portfolio_env.paper.broker import Accepted, Activity, Broker, NotFound, OrderReport, Refused
 from portfolio_env.paper.clock import SECOND, Clock
 from portfolio_env.paper.ledger import ACTIVE, FLAT, HALTED, REDUCING, Ledger
-from portfolio_env.paper.orders import ENDED, Order, State, order_id
-from portfolio_env.paper.reconciliation import poll
+from portfolio_env.paper.orders import ENDED, UNFINISHED, Order, State, order_id
+from portfolio_env.paper.reconciliation import poll, record
 
 DECIDED, PLANNED = "decided", "planned"
 DONE, HELD, PARTIAL = "done", "held", "partial"
@@ -43,13 +43,13 @@ class Unresolved(PortfolioError):  # noqa: N818 (a state, not a fault of the pro
     """The state of an order cannot be found out."""
 
 
-def send(ledger: Ledger, broker: Broker, clock: Clock, order: Order) -> State:
-    """Send an order once, and return its state; an order that may not be sent is denied."""
-    before, now = ledger.order_state(order.id), clock.now()
+def send(ledger: Ledger, broker: Broker, clock: Clock, order: Order) -> None:
+    """Send an order once; one that may not be sent is denied."""
+    now = clock.now()
     if reason := _denial(ledger, order, now):
-        if before is State.PLANNED:
+        if ledger.order_state(order.id) is State.PLANNED:
             ledger.move(order, State.DENIED, now, reason=reason)
-        return ledger.order_state(order.id)
+        return
     valid_until = min(now + VALIDITY, order.deadline)
     ledger.move(order, State.SENDING, now, valid_until=str(valid_until))
     outcome = broker.submit(order, valid_until)
@@ -61,7 +61,6 @@ def send(ledger: Ledger, broker: Broker, clock: Clock, order: Order) -> State:
             ledger.move(order, State.REJECTED, now, reason=f"{outcome.code}: {outcome.reason}")
         case _:
             ledger.move(order, State.UNKNOWN, now, reason=outcome.error)
-    return ledger.order_state(order.id)
 
 
 def _denial(ledger: Ledger, order: Order, now: np.datetime64) -> str:
@@ -83,13 +82,17 @@ def _settle(
     ledger: Ledger, broker: Broker, clock: Clock, order: Order, report: OrderReport
 ) -> bool:
     """Write the state that a venue reports once its fills are booked; return whether they are."""
-    if report.filled != ledger.filled(order.id):
-        poll(ledger, broker, clock)
-    complete = report.filled == ledger.filled(order.id)
-    state = report.state if complete or report.state not in ENDED else State.OPEN
-    if ledger.order_state(order.id) is not state:
-        ledger.move(order, state, clock.now(), reason=report.reason)
-    return complete
+    filled = ledger.filled(order.id)
+    found = None if filled == report.filled else broker.activity(ledger.cursor)
+    with ledger.batch():
+        if isinstance(found, Activity):
+            record(ledger, found, clock.now())
+            filled = ledger.filled(order.id)
+        ended = filled == report.filled and report.state in ENDED
+        state = report.state if ended or report.state not in ENDED else State.OPEN
+        if ledger.order_state(order.id) is not state:
+            ledger.move(order, state, clock.now(), reason=report.reason)
+    return filled == report.filled
 
 
 def resolve(ledger: Ledger, broker: Broker, clock: Clock) -> None:
@@ -98,7 +101,7 @@ def resolve(ledger: Ledger, broker: Broker, clock: Clock) -> None:
     Raises:
         Unresolved: If the venue does not say within ``PATIENCE``.
     """
-    for order in ledger.orders(unfinished=True):
+    for order in ledger.orders(states=(State.SENDING, State.UNKNOWN, State.OPEN)):
         state = ledger.order_state(order.id)
         if state is State.SENDING:
             reason = "stopped before the answer"
@@ -165,7 +168,7 @@ def write_off(ledger: Ledger, order_id: str, at: np.datetime64, reason: str) -> 
     Raises:
         DataError: If there is no such order under way.
     """
-    under_way = {own.id: own for own in ledger.orders(unfinished=True)}
+    under_way = {own.id: own for own in ledger.orders(states=UNFINISHED)}
     order = under_way.get(order_id)
     if order is None:
         names = ", ".join(under_way) or "none"
@@ -178,24 +181,23 @@ def write_off(ledger: Ledger, order_id: str, at: np.datetime64, reason: str) -> 
         ledger.move(order, end, at, reason=reason)
 
 
-def carry_out(ledger: Ledger, broker: Broker, clock: Clock, orders: Sequence[Order]) -> None:
-    """Bring orders to an end: send those that were not, again those that were not accepted.
+def carry_out(
+    ledger: Ledger, broker: Broker, clock: Clock, bar: np.datetime64, *, buys: bool
+) -> None:
+    """Bring one side of a bar's orders to an end: send those that are not at the venue.
 
     Raises:
         Unresolved: As of ``resolve``.
     """
     resolve(ledger, broker, clock)
-    waiting = list(orders)
     for _ in range(ATTEMPTS):
-        for order in waiting:
-            if ledger.order_state(order.id) in (State.PLANNED, State.NOT_ACCEPTED):
-                send(ledger, broker, clock, order)
-        resolve(ledger, broker, clock)
-        states = [ledger.order_state(order.id) for order in waiting]
-        pairs = zip(waiting, states, strict=True)
-        waiting = [own for own, state in pairs if state is State.NOT_ACCEPTED]
-        if not waiting:
+        waiting = ledger.orders(bar, states=(State.PLANNED, State.NOT_ACCEPTED))
+        own = [order for order in waiting if (order.units > 0) == buys]
+        for order in own:
+            send(ledger, broker, clock, order)
+        if not own:
             return
+        resolve(ledger, broker, clock)
 
 
 def commit_plan(
@@ -250,11 +252,11 @@ def rebalance(
     Raises:
         Unresolved: If the state of an order cannot be found out.
     """
-    carry_out(ledger, broker, clock, [own for own in ledger.orders(bar) if own.units < 0])
+    carry_out(ledger, broker, clock, bar, buys=False)
     if not broker.capabilities.margin:
         _fit_purchases(ledger, clock, bar, instruments)
-    carry_out(ledger, broker, clock, [own for own in ledger.orders(bar) if own.units > 0])
-    states = {own: ledger.order_state(own.id) for own in ledger.orders(bar)}
+    carry_out(ledger, broker, clock, bar, buys=True)
+    states = ledger.order_states(bar)
     if unended := [own for own, state in states.items() if state not in ENDED]:
         raise Unresolved(f"the order {unended[0].id} of {unended[0].asset} has not ended")
     replaced = {own.asset for own in states if own.revision > 0}
@@ -273,8 +275,9 @@ def _fit_purchases(
 ) -> None:
     """Cut all purchases by one factor where the money for them is short, in a second plan."""
     body = ledger.body("plans", bar) or {}
-    orders = [own for own in ledger.orders(bar) if own.revision == body["revision"]]
-    planned = [own for own in orders if ledger.order_state(own.id) is State.PLANNED]
+    states = ledger.order_states(bar)
+    orders = [own for own in states if own.revision == body["revision"]]
+    planned = [own for own in orders if states[own] is State.PLANNED]
     if not planned or body["revision"] > 0 or any(own.units < 0 for own in planned):
         return
     costs = {name: Decimal(cost) for name, cost in body["costs"].items()}

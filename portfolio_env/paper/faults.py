@@ -81,7 +81,8 @@ class Faults:
 
     def happens(self, kind: str, *key: object) -> bool:
         """Return whether a fault happens."""
-        return self.draw(kind, *key) < getattr(self, kind)
+        share = getattr(self, kind)
+        return share > 0 and self.draw(kind, *key) < share
 
     def jump(self, *key: object) -> float:
         """Return the factor of a price by a gap; 1 without one."""

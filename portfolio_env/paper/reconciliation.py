@@ -52,16 +52,23 @@ class Reconciled:
 
 def poll(ledger: Ledger, broker: Broker, clock: Clock) -> Activity | Unknown:
     """Book what the venue has recorded since the last time; each record once."""
-    cursor = ledger.state("cursor", "")
-    found = broker.activity(cursor)
-    if isinstance(found, Activity) and (found.fills or found.flows or found.cursor != cursor):
-        records: list[Fill | Flow] = [*found.fills, *found.flows]
-        with ledger.batch():
-            for record in sorted(records, key=lambda own: own.at):
-                ledger.book(record, clock.now())
-            if found.cursor != cursor:
-                ledger.append("cursor", clock.now(), cursor=found.cursor)
+    found = broker.activity(ledger.cursor)
+    if isinstance(found, Activity):
+        record(ledger, found, clock.now())
     return found
+
+
+def record(ledger: Ledger, found: Activity, now: np.datetime64) -> None:
+    """Book fills and flows that a venue has reported; each record once."""
+    moved = found.cursor != ledger.cursor
+    if not (found.fills or found.flows or moved):
+        return
+    records: list[Fill | Flow] = [*found.fills, *found.flows]
+    with ledger.batch():
+        for each in sorted(records, key=lambda own: own.at):
+            ledger.book(each, now)
+        if moved:
+            ledger.append("cursor", now, cursor=found.cursor)
 
 
 def reconcile(

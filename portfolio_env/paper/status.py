@@ -21,7 +21,7 @@ from portfolio_env.live.alerts import days
 from portfolio_env.market.timeline import time_text
 from portfolio_env.paper.attribution import shortfall
 from portfolio_env.paper.ledger import Ledger
-from portfolio_env.paper.orders import Order
+from portfolio_env.paper.orders import UNFINISHED, Order
 
 PAGE, RECORD = "status.html", "status.json"
 SEVERITIES = ("error", "warning", "note")
@@ -221,7 +221,7 @@ def session_status(
         cash_target=weights[0],
         drawdown=1 - float(values[-1]["value"]) / peak if peak > 0 else 0.0,
         positions=positions,
-        open_orders=[_order(ledger, own) for own in ledger.orders(unfinished=True)],
+        open_orders=[_order(ledger, own) for own in ledger.orders(states=UNFINISHED)],
         plan=[_order(ledger, own) for own in planned],
         shortfall={str(name): float(money) for name, money in missing.sum().items()},
         since=np.datetime64(missing.index[0] if len(missing) else "NaT", "ns"),
