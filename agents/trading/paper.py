@@ -13,7 +13,7 @@ import tyro
 from agents.settings.market import MarketConfig, refuse_no_run
 from portfolio_env.errors import ArgumentError
 from portfolio_env.live import AccountOptions, AlertBounds, Predictor
-from portfolio_env.paper.service.command import PaperOptions, paper
+from portfolio_env.paper.exchange.command import PaperOptions, paper
 
 
 @dataclass(frozen=True)

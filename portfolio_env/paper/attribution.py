@@ -35,9 +35,9 @@ from numpy.typing import ArrayLike, NDArray
 from portfolio_env.live.money import exactly
 from portfolio_env.live.planning import plan
 from portfolio_env.live.predictor import Decision
+from portfolio_env.paper.journal import hexadecimal, numbers
 from portfolio_env.paper.ledger import Ledger
 from portfolio_env.paper.orders import Fill, Order, changes_of
-from portfolio_env.paper.records import hexadecimal
 from portfolio_env.simulation.cost_models import half_spreads
 from portfolio_env.simulation.simulator import Simulator
 
@@ -180,7 +180,7 @@ def _row(
     costs = {name: float.fromhex(text) for name, text in point.ideal["costs"].items()}
     for name in _COSTS:
         made[name if point.plan is not None else "missed"] += costs[name]
-    weights = np.array([float.fromhex(text) for text in point.ideal["target"]][1:])
+    weights = numbers(point.ideal["target"])[1:]
     ideal = _ratio((point.value - sum(costs.values())) * weights, close)
     moves = later - close
     steps = [("missed", held - ideal)]
@@ -200,7 +200,7 @@ def _row(
 def _planned(body: Mapping[str, Any], assets: tuple[str, ...]) -> tuple[Float, Float]:
     """Return the units to hold by a plan, and by its orders."""
     prices = np.array([float(body["prices"].get(name, np.nan)) for name in assets])
-    weights = np.array([float.fromhex(text) for text in body["target"]][1:])
+    weights = numbers(body["target"])[1:]
     money = (float(body["value"]) - float.fromhex(body["planned_cost"])) * weights
     ordered = np.array([float(body["units"].get(name, 0.0)) for name in assets])
     for order in body["orders"]:

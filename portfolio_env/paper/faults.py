@@ -13,17 +13,18 @@ from portfolio_env.checks import check_integer, check_number
 from portfolio_env.live.instruments import Instrument
 from portfolio_env.names import check_keywords
 from portfolio_env.paper.broker import (
+    SECOND,
     Accepted,
     Activity,
     Balances,
     Broker,
+    Clock,
     NotFound,
     OrderReport,
     Quote,
     Refused,
     Unknown,
 )
-from portfolio_env.paper.clock import SECOND, Clock
 from portfolio_env.paper.orders import Order
 
 T = TypeVar("T")

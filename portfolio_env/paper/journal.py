@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import parse_json, replacing
@@ -257,3 +258,13 @@ def _event(row: sqlite3.Row) -> Event:
 def _chained(before: str, row: tuple[Any, ...]) -> str:
     text = json.dumps([before, *row], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hexadecimal(numbers: NDArray[np.floating[Any]]) -> list[str]:
+    """Return floats as text that gives them back to the bit."""
+    return [float(number).hex() for number in numbers]
+
+
+def numbers(texts: Iterable[str]) -> NDArray[np.float64]:
+    """Return floats of what ``hexadecimal`` gave."""
+    return np.array([float.fromhex(text) for text in texts])

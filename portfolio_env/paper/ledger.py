@@ -25,11 +25,19 @@ from portfolio_env.paper.orders import (
     State,
     changes_of,
     check_transition,
+    moment,
 )
 
 LEDGER, HEAD = "ledger.db", "head.json"
 ACTIVE, REDUCING, FLAT, HALTED = "active", "reducing", "flat", "halted"
 """Trading states: all orders are sent; those that lower a position; those that sell all; none."""
+DECIDED, PLANNED = "decided", "planned"
+DONE, HELD, PARTIAL = "done", "held", "partial"
+BLOCKED, SKIPPED, MISSED = "blocked", "skipped", "missed"
+PHASES = (DECIDED, PLANNED, DONE, HELD, PARTIAL, BLOCKED, SKIPPED, MISSED)
+"""Phases of a bar: decided, planned, and how it ended: all orders filled, nothing to trade, not all
+filled, refused by a check, not decided on, passed while nobody was there."""
+ENDINGS = frozenset(PHASES[2:])
 Bar = np.datetime64
 
 
@@ -39,7 +47,7 @@ class Ledger(Journal):
     Kinds of events, and what they hold besides the bar:
 
     - ``session``: the first one; ``id``, ``assets``, ``settings``.
-    - ``phase``: ``phase`` of the bar and ``reason``; see ``session.PHASES``.
+    - ``phase``: ``phase`` of the bar and ``reason``; see ``PHASES``.
     - ``decision``: one per bar; ``row``, ``weights``, ``action`` and ``value`` as hexadecimal
       floats, ``dtype``, ``holdings``.
     - ``plan``: one per bar and revision; ``orders`` and what they were made of.
@@ -301,7 +309,7 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
     def valid_until(self, order_id: str) -> Bar:
         """Return the moment until which the venue could accept the last request of an order."""
         rows = self.query("SELECT valid_until FROM orders WHERE id = ?", order_id)
-        return np.datetime64(rows[0][0], "ns")
+        return moment(rows[0][0])
 
     def order_states(
         self, bar: Bar | None = None, *, states: Iterable[State] = ()

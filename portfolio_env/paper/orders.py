@@ -79,6 +79,7 @@ class Record:
     @cache
     def _readers(cls) -> dict[str, Callable[[Any], Any]]:
         """Return the functions that make the values of the fields of their JSON values."""
+        kinds: dict[str, Callable[[Any], Any]]
         kinds = {"str": str, "int": int, "Decimal": Decimal, "np.datetime64": moment}
         # annotations are text: Decimal | None is read as Decimal
         return {each.name: kinds[str(each.type).split(" |")[0]] for each in fields(cls)}  # type: ignore[arg-type]

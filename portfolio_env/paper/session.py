@@ -17,41 +17,44 @@ from numpy.typing import NDArray
 from portfolio_env.errors import DataError, PortfolioError
 from portfolio_env.files.atomic import locked
 from portfolio_env.live.instruments import Instrument, instruments_of, rates_of
-from portfolio_env.live.money import decimal_of
 from portfolio_env.live.orders import orders_of
-from portfolio_env.live.planning import last_prices, plan
+from portfolio_env.live.planning import plan
 from portfolio_env.live.predictor import Decision, Predictor
 from portfolio_env.live.risk_limits import DrawdownStop, RiskLimits
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import bar_spacing, time_text
-from portfolio_env.paper.attribution import ideal_trade
-from portfolio_env.paper.broker import Broker, Quote, Unknown
-from portfolio_env.paper.clock import SECOND, Clock
-from portfolio_env.paper.execution import (
-    BLOCKED,
-    DECIDED,
-    MISSED,
-    PARTIAL,
-    PHASES,
-    SKIPPED,
-    Unresolved,
+from portfolio_env.paper.broker import SECOND, Broker, Clock, Quote, Unknown
+from portfolio_env.paper.decisions import (
+    closes,
     commit_plan,
+    decision_of,
+    described,
+    valued,
+    write_decision,
+)
+from portfolio_env.paper.execution import (
+    Reconciled,
+    Unresolved,
+    poll,
     rebalance,
+    reconcile,
     resolve,
 )
 from portfolio_env.paper.journal import LedgerError
-from portfolio_env.paper.ledger import ACTIVE, FLAT, HALTED, REDUCING, Ledger
-from portfolio_env.paper.reconciliation import Reconciled, poll, reconcile
-from portfolio_env.paper.records import (
-    account_of,
-    closes,
-    decision_of,
-    described,
-    hexadecimal,
-    valued,
+from portfolio_env.paper.ledger import (
+    ACTIVE,
+    BLOCKED,
+    ENDINGS,
+    FLAT,
+    HALTED,
+    MISSED,
+    PARTIAL,
+    REDUCING,
+    SKIPPED,
+    Ledger,
 )
+from portfolio_env.paper.orders import moment
 
-ENDINGS = frozenset(PHASES[2:])
 LOCK, REVISED = "session.lock", "revised"
 TROUBLES = (PARTIAL, BLOCKED, SKIPPED, MISSED, REVISED)
 """Alerts that are over once a bar is traded as it was planned."""
@@ -168,7 +171,7 @@ class Session:
     def _restore(self, history: PricePanel | None) -> None:
         """Ask the policy about all past bars again: it must answer as it did."""
         for row in self.ledger.query("SELECT * FROM plans WHERE revision = 0"):
-            body = self.ledger.body("plans", np.datetime64(row["bar"], "ns"), 0) or {}
+            body = self.ledger.body("plans", moment(row["bar"]), 0) or {}
             self._turnovers[body["row"]] = float.fromhex(body["turnover"])
         done = self.ledger.query("SELECT bar FROM decisions ORDER BY bar")
         if not done:
@@ -177,7 +180,7 @@ class Session:
             raise DataError("the session goes on: give the bars since its first decision")
         start = 0
         for (text,) in done:
-            before = decision_of(self.ledger, bar := np.datetime64(text, "ns"))
+            before = decision_of(self.ledger, bar := moment(text))
             body = self.ledger.body("decisions", bar) or {}
             end = int(np.searchsorted(history.timestamps, bar, side="right"))
             bars, value = history.subset(slice(start, end)), float.fromhex(body["value"])
@@ -293,7 +296,7 @@ class Session:
     def _check_order(self, bar: np.datetime64) -> None:
         """Reject a bar that is not after those that were there already."""
         last = self.ledger.query("SELECT max(bar) FROM bars")[0][0]
-        if last is not None and bar < np.datetime64(last, "ns"):
+        if last is not None and bar < moment(last):
             raise DataError(f"a later bar, of {time_text(np.datetime64(last))}, was there already")
 
     def _unfit(self, closed: np.datetime64, deadline: np.datetime64) -> str:
@@ -344,48 +347,14 @@ class Session:
 
     def _decide_at(self, bars: PricePanel, bar: np.datetime64, delisted: Sequence[str]) -> None:
         """Value the account at the close, ask the policy, and commit its answer."""
-        account, now = self.ledger.holdings, self.clock.now()
-        prices = closes(self.predictor, bars)
+        account, prices = self.ledger.holdings, closes(self.predictor, bars)
         value = float(account.value(prices))
-        weights = account.weights(prices)
-        decision = self._answer(bars, weights, value, delisted)
-        missed = self._missed_before(bar)
-        ideal = ideal_trade(
-            *(decision, self.predictor.simulator, value, weights),
+        decision = self._answer(bars, account.weights(prices), value, delisted)
+        write_decision(
+            *(self.ledger, self.predictor, self.clock.now(), decision, value),
+            delisted=delisted,
             turnovers=self._turnovers_before(decision.row),
         )
-        with self.ledger.batch():
-            self.ledger.append(
-                "decision", now, bar,
-                row=decision.row,
-                dtype=str(decision.action.dtype),
-                action=hexadecimal(decision.action),
-                weights=hexadecimal(weights),
-                value=value.hex(),
-                delisted=list(delisted),
-                ideal=ideal,
-                missed=missed,
-            )  # fmt: skip
-            self.ledger.append("phase", now, bar, phase=DECIDED)
-
-    def _missed_before(self, bar: np.datetime64) -> dict[str, Any]:
-        """Return what the account would have done at the bars since the last decision, by bar."""
-        sql = "SELECT max(bar) FROM decisions WHERE bar < ?"
-        last, found = self.ledger.query(sql, str(bar))[0][0], {}
-        for each in self.predictor.answers if last is not None else ():
-            time = each.timestamp.astype("datetime64[ns]")
-            if np.datetime64(last, "ns") < time < bar:
-                held = self.ledger.body("valuations", time) or self.ledger.body("valuations", bar)
-                account, market = account_of(held or {}, self.assets), self.predictor.market
-                prices = tuple(map(decimal_of, last_prices(market, each.row)))
-                told = valued(account, prices)
-                given = self.predictor.simulator, float(told["value"]), account.weights(prices)
-                found[str(time)] = {
-                    "value": told["value"],
-                    "prices": told["prices"],
-                    "ideal": ideal_trade(each, *given),
-                }
-        return found
 
     def _plan_at(self, bar: np.datetime64, deadline: np.datetime64) -> None:
         """Size the orders of a decision by the prices of now, and commit them.

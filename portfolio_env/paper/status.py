@@ -21,7 +21,7 @@ from portfolio_env.live.alerts import days
 from portfolio_env.market.timeline import time_text
 from portfolio_env.paper.attribution import shortfall
 from portfolio_env.paper.ledger import Ledger
-from portfolio_env.paper.orders import UNFINISHED, Order
+from portfolio_env.paper.orders import UNFINISHED, Order, moment
 
 PAGE, RECORD = "status.html", "status.json"
 SEVERITIES = ("error", "warning", "note")
@@ -172,7 +172,7 @@ def session_status(
         raise DataError("the ledger is empty: trade a bar first")
     sql = "SELECT at, body FROM events WHERE seq = ?"
     settings = json.loads(ledger.query(sql, first)[0]["body"]).get("settings", {})
-    moment = np.datetime64(ledger.query(sql, last)[0]["at"], "ns") if now is None else now
+    present = moment(ledger.query(sql, last)[0]["at"]) if now is None else now
     values = ledger.query("SELECT bar, value, body FROM valuations ORDER BY bar")
     valued: dict[str, Any] = json.loads(values[-1]["body"]) if values else {"prices": {}}
     prices = {name: float(price) for name, price in valued["prices"].items()}
@@ -181,7 +181,7 @@ def session_status(
     worth = {name: float(own) * prices.get(name, math.nan) for name, own in units.items() if own}
     value = cash + sum(worth.values())
     bar = ledger.query("SELECT max(bar) FROM plans")[0][0]
-    body = {} if bar is None else ledger.body("plans", np.datetime64(bar, "ns")) or {}
+    body = {} if bar is None else ledger.body("plans", moment(bar)) or {}
     weights = [float.fromhex(text) for text in body.get("target", [])] or [0.0]
     targets = dict(zip(ledger.assets, weights[1:], strict=False))
     positions = [
@@ -194,7 +194,7 @@ def session_status(
         )
         for name in sorted({*worth, *(name for name, own in targets.items() if own)})
     ]
-    planned = [] if bar is None else ledger.orders(np.datetime64(bar, "ns"))
+    planned = [] if bar is None else ledger.orders(moment(bar))
     state, reason = ledger.trading
     ended = ledger.query("SELECT bar, phase, reason FROM bars ORDER BY bar DESC LIMIT 1")
     told = [f"Trading is {state}{f': {reason}' if reason else ''}."]
@@ -214,8 +214,8 @@ def session_status(
         state=state,
         reason=reason,
         sentence=" ".join(told),
-        now=moment,
-        bar=np.datetime64(values[-1]["bar"] if values else "NaT", "ns"),
+        now=present,
+        bar=moment(values[-1]["bar"] if values else "NaT"),
         value=value,
         cash=cash,
         cash_target=weights[0],
@@ -224,14 +224,14 @@ def session_status(
         open_orders=[_order(ledger, own) for own in ledger.orders(states=UNFINISHED)],
         plan=[_order(ledger, own) for own in planned],
         shortfall={str(name): float(money) for name, money in missing.sum().items()},
-        since=np.datetime64(missing.index[0] if len(missing) else "NaT", "ns"),
+        since=moment(missing.index[0] if len(missing) else "NaT"),
         notes=settings.get("notes", ()),
         bars=_counts(ledger, "bars", "phase"),
         orders=_counts(ledger, "orders", "state"),
         alerts=[
             Alarm(
                 each["text"],
-                np.datetime64(each["opened"], "ns"),
+                moment(each["opened"]),
                 "error" if each["name"] in _ERRORS else "warning",
             )
             for each in alerts[:_ALERTS]

@@ -9,9 +9,9 @@ from helpers.paper.crashes import SECONDS, START, World
 
 from portfolio_env.errors import DataError
 from portfolio_env.paper import Balances, Flow, Quote, Refused, Unknown, execution
+from portfolio_env.paper.execution import SKEW, accept
 from portfolio_env.paper.faults import Faults
 from portfolio_env.paper.orders import UNFINISHED
-from portfolio_env.paper.reconciliation import SKEW, accept
 from portfolio_env.paper.session import Session
 
 

@@ -26,22 +26,23 @@ from portfolio_env.live.predictor import Predictor
 from portfolio_env.live.risk_limits import read_limits
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import bar_spacing, time_text
-from portfolio_env.paper.broker import Broker, Unknown
-from portfolio_env.paper.clock import Clock, SystemClock
+from portfolio_env.paper.broker import Broker, Clock, SystemClock, Unknown
 from portfolio_env.paper.exchange import ExchangeBroker, sandbox
+from portfolio_env.paper.exchange.alerts import FileSink, LogSink, Outbox, Sink, WebhookSink, watch
 from portfolio_env.paper.exchange.broker import ALLOWANCE
-from portfolio_env.paper.exchange.quotes import (
+from portfolio_env.paper.exchange.market_data import (
+    ExchangeFeed,
+    Feed,
     TickerPrices,
     client_of,
     currency_of,
     instrument_of,
+    panel_of,
     symbols_of,
 )
+from portfolio_env.paper.exchange.scheduler import Scheduler, Timing
 from portfolio_env.paper.ledger import LEDGER, Ledger
-from portfolio_env.paper.service.feed import ExchangeFeed, Feed, panel_of
-from portfolio_env.paper.service.outbox import FileSink, LogSink, Outbox, Sink, WebhookSink
-from portfolio_env.paper.service.scheduler import Scheduler, Timing
-from portfolio_env.paper.service.watch import watch
+from portfolio_env.paper.orders import moment
 from portfolio_env.paper.session import Session
 from portfolio_env.paper.simulated import SimulatedBroker
 from portfolio_env.paper.status import session_status, write_status
@@ -264,7 +265,7 @@ def _opened(session: Session, feed: Feed, folder: Path) -> Iterator[Session]:
         finally:
             ledger.close()
         if rows[0][0] is not None:
-            first, last = (np.datetime64(text, "ns") for text in rows[0])
+            first, last = (moment(text) for text in rows[0])
             history = _history(session.predictor.market.panel, feed, first, last)
     session.open(history)
     try:
@@ -310,7 +311,7 @@ def _told(session: Session) -> str:
     rows = ledger.query("SELECT bar, phase, reason FROM bars ORDER BY bar DESC LIMIT 1")
     if not rows:
         return "No bar has closed yet; nothing was traded."
-    bar = np.datetime64(rows[0]["bar"], "ns")
+    bar = moment(rows[0]["bar"])
     reason = f" ({rows[0]['reason']})" if rows[0]["reason"] else ""
     value = ledger.query("SELECT value FROM valuations ORDER BY bar DESC LIMIT 1")
     worth = f"; the account is worth {float(value[0][0]):,.2f}" if value else ""
