@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portfolio_env.errors import DataError
 from portfolio_env.live.holdings import Holdings
@@ -15,6 +16,7 @@ from portfolio_env.live.money import ZERO, decimal_of, exactly, scaled_down
 from portfolio_env.live.orders import Orders
 from portfolio_env.live.planning import last_prices
 from portfolio_env.live.predictor import Decision, Predictor
+from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import time_text
 from portfolio_env.paper.attribution import ideal_trade
@@ -87,6 +89,36 @@ def decision_of(ledger: Ledger, bar: np.datetime64) -> Decision:
     return Decision(body["row"], bar, numbers(body["weights"]), action)
 
 
+Range = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+def usual_range(market: Market, start: int) -> Range | None:
+    """Return the (F,) bounds of 99 % of each feature's values in the 1,000 bars before a session.
+
+    Args:
+        market: The market.
+        start: Row of the first decision of the session.
+
+    Returns:
+        Quantiles of 0.5 % and 99.5 % over all assets that could be traded; None with fewer than 100
+        such bars, or without features.
+    """
+    rows = slice(max(market.warmup, start - 1000), start)
+    known = market.features[rows][market.tradable[rows]]
+    if start - rows.start < 100 or not known.size:
+        return None
+    low, high = np.quantile(known, (0.005, 0.995), axis=0)
+    return low, high
+
+
+def outside(market: Market, row: int, usual: Range | None) -> float | None:
+    """Return the share of the features' values of a bar outside of a range; None without one."""
+    now = market.features[row][market.tradable[row]]
+    if usual is None or not now.size:
+        return None
+    return float(((now < usual[0]) | (now > usual[1])).mean())
+
+
 def write_decision(
     ledger: Ledger,
     predictor: Predictor,
@@ -96,6 +128,7 @@ def write_decision(
     *,
     delisted: Sequence[str],
     turnovers: Sequence[float],
+    usual: Range | None,
 ) -> None:
     """Commit the answer of a policy, with what the ideal account holds by it.
 
@@ -107,6 +140,7 @@ def write_decision(
         value: Money of the account at the close.
         delisted: Names of the assets that had their last bar before.
         turnovers: Turnovers of the steps before, the latest last.
+        usual: Range that the features had before the session.
     """
     bar = decision.timestamp.astype("datetime64[ns]")
     how = decision, predictor.simulator, value, decision.weights
@@ -119,6 +153,7 @@ def write_decision(
             weights=hexadecimal(decision.weights),
             value=value.hex(),
             delisted=list(delisted),
+            outside=outside(predictor.market, decision.row, usual),
             ideal=ideal_trade(*how, turnovers=turnovers),
             missed=_missed_before(ledger, predictor, bar),
         )  # fmt: skip

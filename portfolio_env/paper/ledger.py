@@ -312,7 +312,7 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
         return moment(rows[0][0])
 
     def order_states(
-        self, bar: Bar | None = None, *, states: Iterable[State] = ()
+        self, bar: Bar | str | None = None, *, states: Iterable[State] = ()
     ) -> dict[Order, State]:
         """Return orders and their states, of a bar or of all, in some states or in any."""
         where, values = ["1"], list(map(str, states))
@@ -325,7 +325,7 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
         rows = self.query(sql, *values)
         return {Order.from_json(json.loads(body)): State(state) for body, state in rows}
 
-    def orders(self, bar: Bar | None = None, *, states: Iterable[State] = ()) -> list[Order]:
+    def orders(self, bar: Bar | str | None = None, *, states: Iterable[State] = ()) -> list[Order]:
         """Return orders as planned, see ``order_states``."""
         return list(self.order_states(bar, states=states))
 
@@ -346,7 +346,9 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
         rows = self.query("SELECT phase FROM bars WHERE bar = ?", str(bar))
         return str(rows[0][0]) if rows else ""
 
-    def body(self, table: str, bar: Bar, revision: int | None = None) -> dict[str, Any] | None:
+    def body(
+        self, table: str, bar: Bar | str, revision: int | None = None
+    ) -> dict[str, Any] | None:
         """Return the body of a bar's decision, plan or valuation, by the name of the table."""
         extra, values = ("", ()) if revision is None else (" AND revision = ?", (revision,))
         sql = f"SELECT body FROM {table} WHERE bar = ?{extra}"

@@ -25,10 +25,12 @@ from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import bar_spacing, time_text
 from portfolio_env.paper.broker import SECOND, Broker, Clock, Quote, Unknown
 from portfolio_env.paper.decisions import (
+    Range,
     closes,
     commit_plan,
     decision_of,
     described,
+    usual_range,
     valued,
     write_decision,
 )
@@ -111,6 +113,7 @@ class Session:
         default = min(spacing / 4, 3600 * SECOND)
         self.max_delay = (default if max_delay is None else max_delay).astype("timedelta64[ns]")
         self._turnovers: dict[int, float] = {}
+        self._range: Range | None = None
         self._resources = ExitStack()
 
     # ---- opening
@@ -354,7 +357,16 @@ class Session:
             *(self.ledger, self.predictor, self.clock.now(), decision, value),
             delisted=delisted,
             turnovers=self._turnovers_before(decision.row),
+            usual=self._usual(decision.row),
         )
+
+    def _usual(self, row: int) -> Range | None:
+        """Return the range that the features had before the first decision, by default at a row."""
+        if self._range is None:
+            first = self.ledger.query("SELECT body FROM decisions ORDER BY bar LIMIT 1")
+            start = json.loads(first[0][0])["row"] if first else row
+            self._range = usual_range(self.predictor.market, start)
+        return self._range
 
     def _plan_at(self, bar: np.datetime64, deadline: np.datetime64) -> None:
         """Size the orders of a decision by the prices of now, and commit them.

@@ -19,7 +19,7 @@ from portfolio_env.files.atomic import write_json
 from portfolio_env.html import Section, bullets, facts, paragraph, table, write_page
 from portfolio_env.live.alerts import days
 from portfolio_env.market.timeline import time_text
-from portfolio_env.paper.attribution import shortfall
+from portfolio_env.paper.attribution import RunningShortfall
 from portfolio_env.paper.ledger import Ledger
 from portfolio_env.paper.orders import UNFINISHED, Order, moment
 
@@ -158,14 +158,15 @@ class SessionStatus:
 
 
 def session_status(
-    ledger: Ledger, now: np.datetime64 | None = None, *, bars: int | None = None
+    ledger: Ledger, now: np.datetime64 | None = None, running: RunningShortfall | None = None
 ) -> SessionStatus:
     """Return the status of a session by what its ledger holds.
 
     Args:
         ledger: The ledger.
         now: Moment of the status; that of the last event by default.
-        bars: Latest bars that are compared with the ideal account; all by default.
+        running: Sum of the shortfall so far, by which a status that is made again does not look at
+            the whole ledger again.
     """
     first, last = ledger.query("SELECT min(seq), max(seq) FROM events")[0]
     if last is None:
@@ -173,8 +174,8 @@ def session_status(
     sql = "SELECT at, body FROM events WHERE seq = ?"
     settings = json.loads(ledger.query(sql, first)[0]["body"]).get("settings", {})
     present = moment(ledger.query(sql, last)[0]["at"]) if now is None else now
-    values = ledger.query("SELECT bar, value, body FROM valuations ORDER BY bar")
-    valued: dict[str, Any] = json.loads(values[-1]["body"]) if values else {"prices": {}}
+    values = ledger.query("SELECT bar, value, body FROM valuations ORDER BY bar DESC LIMIT 1")
+    valued: dict[str, Any] = json.loads(values[0]["body"]) if values else {"prices": {}}
     prices = {name: float(price) for name, price in valued["prices"].items()}
     units = ledger.all_units()
     cash = float(units.pop("", Decimal(0)))
@@ -206,8 +207,8 @@ def session_status(
     alerts = ledger.query("SELECT * FROM alerts WHERE closed = '' ORDER BY rowid DESC")
     if len(alerts) > _ALERTS:
         told.append(f"{len(alerts)} alerts are open; the last {_ALERTS} are shown.")
-    missing = shortfall(ledger, bars)
-    peak = max((float(row["value"]) for row in values), default=0.0)
+    missing, since = (running or RunningShortfall(ledger)).total()
+    peak = ledger.query("SELECT max(CAST(value AS REAL)) FROM valuations")[0][0] or 0.0
     return SessionStatus(
         session=ledger.session,
         strategy=str(settings.get("strategy", ledger.session)),
@@ -215,16 +216,16 @@ def session_status(
         reason=reason,
         sentence=" ".join(told),
         now=present,
-        bar=moment(values[-1]["bar"] if values else "NaT"),
+        bar=moment(values[0]["bar"] if values else "NaT"),
         value=value,
         cash=cash,
         cash_target=weights[0],
-        drawdown=1 - float(values[-1]["value"]) / peak if peak > 0 else 0.0,
+        drawdown=1 - float(values[0]["value"]) / peak if peak > 0 else 0.0,
         positions=positions,
         open_orders=[_order(ledger, own) for own in ledger.orders(states=UNFINISHED)],
         plan=[_order(ledger, own) for own in planned],
-        shortfall={str(name): float(money) for name, money in missing.sum().items()},
-        since=moment(missing.index[0] if len(missing) else "NaT"),
+        shortfall=missing,
+        since=moment(since or "NaT"),
         notes=settings.get("notes", ()),
         bars=_counts(ledger, "bars", "phase"),
         orders=_counts(ledger, "orders", "state"),

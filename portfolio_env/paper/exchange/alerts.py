@@ -12,7 +12,6 @@ import os
 import shutil
 import urllib.request
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from email.message import Message
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -22,7 +21,7 @@ import numpy as np
 
 from portfolio_env.errors import ArgumentError
 from portfolio_env.live.alerts import AlertBounds, beyond
-from portfolio_env.live.money import ZERO
+from portfolio_env.paper.attribution import cost_excess
 from portfolio_env.paper.broker import SECOND, Clock
 from portfolio_env.paper.exchange.venues import LOOPBACK
 from portfolio_env.paper.journal import numbers
@@ -31,6 +30,9 @@ from portfolio_env.paper.orders import State, moment
 
 RELEASE = 0.8
 """Share of its bound that a value must fall below before its alert closes."""
+
+RECENT = 20
+"""Bars by which costs and features are judged."""
 
 LEAST_DISK = 200e6
 """Bytes that must be free where the ledger is."""
@@ -42,7 +44,9 @@ def firing(ledger: Ledger, bounds: AlertBounds) -> dict[str, str]:
     Args:
         ledger: The ledger.
         bounds: The bounds: of drift after trading, of the change of the target between two bars,
-            and of the drawdown since the session began.
+            of the drawdown since the session began, and over the last 20 bars of costs above those
+            of the environment, the lower end of a 95 % interval of their mean, and of the features
+            outside of their range before the session, see ``decisions.outside``.
     """
     found: list[str] = []
     plans = [
@@ -65,10 +69,20 @@ def firing(ledger: Ledger, bounds: AlertBounds) -> dict[str, str]:
         moved = float(np.abs(targets[0] - targets[1]).sum() / 2)
         what = "of the account are to be held otherwise than before"
         found += beyond("change of target", moved, bounds.target, what)
-    values = [Decimal(row[0]) for row in ledger.query("SELECT value FROM valuations ORDER BY bar")]
-    if values and (peak := max(values)) > ZERO:
+    peak = ledger.query("SELECT max(CAST(value AS REAL)) FROM valuations")[0][0] or 0.0
+    last = ledger.query("SELECT value FROM valuations ORDER BY bar DESC LIMIT 1")
+    if last and peak > 0:
         what = f"below the highest value so far, {peak:,.2f}"
-        found += beyond("drawdown", float(1 - values[-1] / peak), bounds.drawdown, what)
+        found += beyond("drawdown", 1 - float(last[0][0]) / peak, bounds.drawdown, what)
+    if bounds.costs is not None and len(excess := cost_excess(ledger, RECENT)) == RECENT:
+        low = float(excess.mean() - 1.96 * excess.std(ddof=1) / RECENT**0.5)
+        what = f"of the money traded is paid beyond the environment's costs, over {RECENT} bars"
+        found += beyond("costs", low, bounds.costs, f"or more {what}")
+    bodies = ledger.query("SELECT body FROM decisions ORDER BY bar DESC LIMIT ?", RECENT)
+    shares = [json.loads(row[0]).get("outside") for row in bodies]
+    if len(shares) == RECENT and None not in shares:
+        what = f"of the features' values of {RECENT} bars are outside of their usual range"
+        found += beyond("features", float(np.mean(shares)), bounds.features, what)
     waiting = ledger.query("SELECT id FROM orders WHERE state = ?", State.UNKNOWN)
     if waiting:
         found.append(f"unresolved: the state of order {waiting[0][0]} is not known yet")
@@ -98,7 +112,7 @@ def watch(ledger: Ledger, bounds: AlertBounds, clock: Clock) -> None:
     eased = AlertBounds(
         **{
             name: None if (bound := getattr(bounds, name)) is None else bound * RELEASE
-            for name in ("drift", "target", "drawdown")
+            for name in ("drift", "target", "drawdown", "costs", "features")
         }
     )
     still = firing(ledger, eased) if opened else {}
@@ -250,6 +264,7 @@ class Outbox:
         self.ledger, self.sinks, self.clock = ledger, tuple(sinks), clock
         self._failures: dict[str, int] = {}
         self._again: dict[str, np.datetime64] = {}
+        self._after: dict[str, int] = {}  # event up to which all was delivered
 
     def deliver(self) -> int:
         """Deliver what was not yet, in the order in which it was written; return how many."""
@@ -257,7 +272,7 @@ class Outbox:
         for sink in self.sinks:
             if sink.name in self._again and self.clock.now() < self._again[sink.name]:
                 continue
-            for key, alert in self._waiting(sink.name):
+            for seq, key, alert in self._waiting(sink.name):
                 if not sink.send(alert):
                     count = self._failures[sink.name] = self._failures.get(sink.name, 0) + 1
                     wait = min(2 ** min(count - 1, 20) * SECOND, _LONGEST)
@@ -265,16 +280,18 @@ class Outbox:
                     break
                 self.ledger.append("delivery", self.clock.now(), alert=key, sink=sink.name)
                 self._failures.pop(sink.name, None)
+                self._after[sink.name] = seq
                 done += 1
         return done
 
-    def _waiting(self, sink: str) -> list[tuple[str, dict[str, Any]]]:
+    def _waiting(self, sink: str) -> list[tuple[int, str, dict[str, Any]]]:
         rows = self.ledger.query("SELECT alert FROM deliveries WHERE sink = ?", sink)
         taken, found = {row[0] for row in rows}, []
-        for event in self.ledger.events("alert"):
+        for event in self.ledger.events("alert", after=self._after.get(sink, 0)):
             body = event.body
             key = body["id"] if body["open"] else f"{body['id']}:closed"
             if key not in taken:
                 told = {name: body.get(name, "") for name in ("id", "name", "open", "text")}
-                found.append((key, {**told, "at": event.at, "session": self.ledger.session}))
+                alert = {**told, "at": event.at, "session": self.ledger.session}
+                found.append((event.seq, key, alert))
         return found

@@ -26,6 +26,7 @@ from portfolio_env.live.predictor import Predictor
 from portfolio_env.live.risk_limits import read_limits
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import bar_spacing, time_text
+from portfolio_env.paper.attribution import RunningShortfall
 from portfolio_env.paper.broker import Broker, Clock, SystemClock, Unknown
 from portfolio_env.paper.exchange import ExchangeBroker, sandbox
 from portfolio_env.paper.exchange.alerts import FileSink, LogSink, Outbox, Sink, WebhookSink, watch
@@ -49,8 +50,6 @@ from portfolio_env.paper.status import session_status, write_status
 from portfolio_env.simulation.cost_models import checked_rates
 
 ALERTS, IDENTITY, PULSE, VENUE = "alerts.jsonl", "session.json", "pulse.json", "venue.db"
-RECENT = 1000
-"""Bars that the page compares with the ideal account: it stays quick in a long session."""
 KEY, SECRET = "PORTFOLIO_ENV_API_KEY", "PORTFOLIO_ENV_API_SECRET"
 """Environment variables of the credentials of a test network; they are stored nowhere."""
 
@@ -137,8 +136,7 @@ def paper(
             settings={"notes": list(notes), **own},
         )
         resources.enter_context(_opened(session, feed, folder))
-        outbox = Outbox(session.ledger, sinks, clock)
-
+        outbox, running = Outbox(session.ledger, sinks, clock), RunningShortfall(session.ledger)
         shown = [-1]  # event that the page was last written after
 
         def pulse() -> None:
@@ -147,7 +145,7 @@ def paper(
             beat = {"at": str(clock.now()), "process": os.getpid()}
             write_json(folder / PULSE, beat)
             if (head := session.ledger.head()[0]) != shown[0]:
-                write_status(session_status(session.ledger, clock.now(), bars=RECENT), folder)
+                write_status(session_status(session.ledger, clock.now(), running), folder)
                 shown[0] = head
 
         scheduler = Scheduler(session, feed, clock, timing, pulse)
