@@ -38,6 +38,10 @@ PHASES = (DECIDED, PLANNED, DONE, HELD, PARTIAL, BLOCKED, SKIPPED, MISSED)
 """Phases of a bar: decided, planned, and how it ended: all orders filled, nothing to trade, not all
 filled, refused by a check, not decided on, passed while nobody was there."""
 ENDINGS = frozenset(PHASES[2:])
+REVISED = "revised"
+TROUBLES = (PARTIAL, BLOCKED, SKIPPED, MISSED, REVISED)
+"""Alerts that are over once a bar is traded as it was planned."""
+
 Bar = np.datetime64
 
 

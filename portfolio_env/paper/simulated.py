@@ -159,7 +159,7 @@ class SimulatedBroker:
     def cancel(self, order: Order) -> Accepted | Refused:
         """Cancel an order that is still open; the report says how far it came."""
         self._advance()
-        placed = self._of(order.id)
+        placed = self._book.latest.get(order.id)
         if placed is None:
             return Refused("there is no such order", "unknown")
         if placed.state is State.OPEN:
@@ -169,7 +169,7 @@ class SimulatedBroker:
     def find(self, order: Order) -> OrderReport | NotFound:
         """Return the state of the last order of an id."""
         self._advance()
-        placed = self._of(order.id)
+        placed = self._book.latest.get(order.id)
         return NotFound() if placed is None else placed.report
 
     def open_orders(self) -> Sequence[OrderReport]:
@@ -200,7 +200,7 @@ class SimulatedBroker:
             return Refused(f"{order.asset} is not traded here", "asset")
         if now > valid_until:
             return Refused("the request came after its validity", "late")
-        placed = self._of(order.id)
+        placed = self._book.latest.get(order.id)
         if placed is not None and placed.state is State.OPEN:
             return Refused("an open order has this id", "duplicate")
         if rules.whole(order.units, strictly=True) != order.units:
@@ -349,9 +349,6 @@ class SimulatedBroker:
             if change:
                 key = f"{kind}|{name}|{accrual.at}|{len(book.records)}"
                 self._write("flow", Flow(key, kind, name, change, accrual.at).to_json())
-
-    def _of(self, order_id: str) -> _Placed | None:
-        return self._book.latest.get(order_id)
 
     def _end(self, placed: _Placed, state: State, reason: str) -> None:
         self._write("ended", {"place": placed.place, "state": state, "reason": reason})

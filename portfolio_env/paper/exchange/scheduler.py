@@ -18,9 +18,9 @@ from portfolio_env.live.planning import last_prices
 from portfolio_env.market.timeline import bar_spacing, time_text
 from portfolio_env.paper.broker import SECOND, Clock, Unknown
 from portfolio_env.paper.exchange.market_data import Feed, Reading, expected, is_final, panel_of
-from portfolio_env.paper.ledger import ENDINGS, MISSED
+from portfolio_env.paper.ledger import ENDINGS, MISSED, REVISED
 from portfolio_env.paper.orders import moment
-from portfolio_env.paper.session import REVISED, Session
+from portfolio_env.paper.session import Session
 
 _LONGEST = 30 * SECOND  # between two readings
 _PULSE = 60 * SECOND  # longest sleep: a clock that jumped and a machine that slept are noticed
