@@ -208,7 +208,8 @@ def session_status(
     if len(alerts) > _ALERTS:
         told.append(f"{len(alerts)} alerts are open; the last {_ALERTS} are shown.")
     missing, since = (running or RunningShortfall(ledger)).total()
-    peak = ledger.query("SELECT max(CAST(value AS REAL)) FROM valuations")[0][0] or 0.0
+    # not by SQL, which takes what is damaged for 0
+    peak = max((float(row[0]) for row in ledger.query("SELECT value FROM valuations")), default=0.0)
     return SessionStatus(
         session=ledger.session,
         strategy=str(settings.get("strategy", ledger.session)),
