@@ -33,7 +33,6 @@ ROOMS = (
     "portfolio_env.live",
     "portfolio_env.paper",
     "portfolio_env.paper.exchange",
-    "portfolio_env.paper.service",
     "agents",
     "agents.networks",
     "agents.policies",

@@ -19,11 +19,10 @@ from portfolio_env.files.atomic import locked
 from portfolio_env.files.safe_names import printable
 from portfolio_env.live.instruments import uniform
 from portfolio_env.market.timeline import time_text
-from portfolio_env.paper.clock import SystemClock
-from portfolio_env.paper.execution import write_off
+from portfolio_env.paper.broker import SystemClock
+from portfolio_env.paper.exchange.command import PULSE
+from portfolio_env.paper.execution import accept, write_off
 from portfolio_env.paper.ledger import ACTIVE, FLAT, HALTED, LEDGER, REDUCING, Ledger
-from portfolio_env.paper.reconciliation import accept
-from portfolio_env.paper.service.command import PULSE
 from portfolio_env.paper.session import LOCK
 from portfolio_env.paper.status import PAGE, SessionStatus, session_status, write_status
 

@@ -13,7 +13,7 @@ import tyro
 from agents.settings.market import MarketConfig, refuse_no_run
 from portfolio_env.errors import ArgumentError
 from portfolio_env.live import AccountOptions, AlertBounds, Predictor
-from portfolio_env.paper.service.command import PaperOptions, paper
+from portfolio_env.paper.exchange.command import PaperOptions, paper
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ class Paper:
     """Share of the account that may be meant otherwise than at the bar before."""
     alert_drawdown: float | None = 0.1
     """Share that the account may have lost of its highest value so far."""
+    alert_costs: float | None = 0.0005
+    """Share of the money traded that costs may be above those of the environment."""
+    alert_features: float | None = 0.1
+    """Share of the features' values that may be outside of their range before the session."""
     judge: Literal["growth", "sharpe", "equal_risk"] = "growth"
     """Measure that the validation gate goes by."""
     model: Literal["final", "best"] = "final"
@@ -56,7 +60,8 @@ class Paper:
 
     def __call__(self) -> int:
         """Trade until stopped, or one bar; print what was done."""
-        bounds = AlertBounds(self.alert_drift, self.alert_target, self.alert_drawdown)
+        names = ("drift", "target", "drawdown", "costs", "features")
+        bounds = AlertBounds(**{name: getattr(self, f"alert_{name}") for name in names})
         name, predictor, notes = deciding_on_paper(self)
         rest: dict[str, Any] = {"name": name, "bounds": bounds, "notes": notes}
         print(paper(predictor, self.account, self.options, **rest))

@@ -28,12 +28,17 @@ class AlertBounds:
         drawdown: Share of the highest value so far that is lost.
         age: Days since the last bar; by default more than the longest pause in the last 60 bars
             and one bar on top, so that weekends fire nothing.
+        costs: Share of the money traded that costs are above those of the environment; in paper
+            trading.
+        features: Share of the features' values that are outside of their usual range; likewise.
     """
 
     drift: float | None = 0.05
     target: float | None = 0.1
     drawdown: float | None = 0.1
     age: float | None = None
+    costs: float | None = 5e-4
+    features: float | None = 0.1
 
     def __post_init__(self) -> None:
         """Check the bounds."""
@@ -103,7 +108,8 @@ def beyond(name: str, value: float, bound: float | None, what: str) -> list[str]
     """Return the alert that a share is beyond a bound, or none; it begins with its name."""
     if bound is None or value <= bound:
         return []
-    return [f"{name}: {100 * value:.1f} % {what} (bound {100 * bound:g} %)"]
+    digits = 1 if bound >= 0.01 or not bound else 2
+    return [f"{name}: {100 * value:.{digits}f} % {what} (bound {100 * bound:g} %)"]
 
 
 def _stale(orders: Orders, market: Market, now: np.datetime64, age: float | None) -> list[str]:

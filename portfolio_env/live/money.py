@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from decimal import ROUND_DOWN, Context, Decimal, Inexact, localcontext
+from contextlib import AbstractContextManager
+from decimal import (
+    ROUND_DOWN,
+    Context,
+    Decimal,
+    DivisionByZero,
+    Inexact,
+    InvalidOperation,
+    Overflow,
+    localcontext,
+)
 
 ZERO = Decimal(0)
-_DIGITS = 400  # more than sums of products of prices, units and rates have
+# 400 digits are more than sums of products of prices, units and rates have
+_EXACT = Context(prec=400, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow])
 _QUOTIENT = Context(prec=34, rounding=ROUND_DOWN)  # of what cannot be exact
 
 
-@contextmanager
-def exactly() -> Iterator[None]:
+def exactly() -> AbstractContextManager[Context]:
     """Let sums and products within be exact; one that would be rounded raises ``Inexact``."""
-    with localcontext() as context:
-        context.prec = _DIGITS
-        context.traps[Inexact] = True
-        yield
+    return localcontext(_EXACT)
 
 
 def decimal_of(number: float) -> Decimal:

@@ -6,13 +6,15 @@ from portfolio_env.paper.broker import (
     Balances,
     Broker,
     Capabilities,
+    Clock,
     NotFound,
     OrderReport,
     Quote,
     Refused,
+    SimulatedClock,
+    SystemClock,
     Unknown,
 )
-from portfolio_env.paper.clock import Clock, SimulatedClock, SystemClock
 from portfolio_env.paper.ledger import Ledger
 from portfolio_env.paper.orders import Fill, Flow, Order, State, order_id
 

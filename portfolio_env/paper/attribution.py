@@ -35,9 +35,9 @@ from numpy.typing import ArrayLike, NDArray
 from portfolio_env.live.money import exactly
 from portfolio_env.live.planning import plan
 from portfolio_env.live.predictor import Decision
+from portfolio_env.paper.journal import hexadecimal, numbers
 from portfolio_env.paper.ledger import Ledger
 from portfolio_env.paper.orders import Fill, Order, changes_of
-from portfolio_env.paper.records import hexadecimal
 from portfolio_env.simulation.cost_models import half_spreads
 from portfolio_env.simulation.simulator import Simulator
 
@@ -69,7 +69,7 @@ def ideal_trade(
     spread, impact = float(size @ halves), float((own.impact * size**1.5).sum())
     costs = {"spread": spread, "impact": impact, "fees": own.cost - spread - impact}
     told = {name: money.hex() for name, money in costs.items()}
-    return {"target": hexadecimal(own.held), "costs": told}
+    return {"target": hexadecimal(own.held), "costs": told, "traded": float(size.sum()).hex()}
 
 
 @dataclass(eq=False)
@@ -82,34 +82,87 @@ class _Point:
     units: Float
     ideal: Mapping[str, Any] | None = None  # what ``ideal_trade`` gave
     plan: Mapping[str, Any] | None = None
-    fills: list[Fill] = field(default_factory=list)
+    fills: list[tuple[Fill, Order]] = field(default_factory=list)
 
 
-def shortfall(ledger: Ledger, bars: int | None = None) -> pd.DataFrame:
+def shortfall(ledger: Ledger, after: int = 0) -> pd.DataFrame:
     """Return what each cause adds to the value of a paper account, less that of its ideal account.
 
     Args:
         ledger: The ledger.
-        bars: Latest valuations that are looked at; all by default.
+        after: Number of the event after which valuations are looked at; 0 is all.
 
     Returns:
         Money by bar, from its close to the next, with a column for each of ``KINDS``: negative
         where the paper account loses. Rows of 0 where the policy's answer is not known. The sum is
         what the account has earned, less what the ideal account has.
     """
-    after = 0
-    if bars is not None:
-        sql = "SELECT seq FROM events WHERE kind = 'valuation' ORDER BY seq DESC LIMIT 1 OFFSET ?"
-        if found := ledger.query(sql, bars):
-            after = found[0][0] - 1
-    points = _points(ledger, after)
-    orders = {own.id: own for own in ledger.orders()} if points else {}
-    rows = [
-        _row(point, later.prices, orders, ledger.assets)
-        for point, later in itertools.pairwise(points)
-    ]
+    points, assets = _points(ledger, after), ledger.assets
+    rows = [_row(point, later.prices, assets) for point, later in itertools.pairwise(points)]
     index = pd.Index([point.bar for point in points[:-1]], name="bar", dtype=object)
     return pd.DataFrame(rows, index, columns=list(KINDS), dtype=np.float64)
+
+
+class RunningShortfall:
+    """Sum of ``shortfall`` over a ledger that grows: what is settled is looked at once.
+
+    Args:
+        ledger: The ledger.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger, self._after = ledger, 0
+        self._settled: pd.Series[float] = pd.Series(0.0, list(KINDS))
+        self._since = ""
+
+    def total(self) -> tuple[dict[str, float], str]:
+        """Return money by cause over all bars so far, and the first bar; "" before there is one."""
+        table = shortfall(self.ledger, self._after)
+        self._since = self._since or (table.index[0] if len(table) else "")
+        total = self._settled + table.sum()
+        # later bars may still get their ideal trades: those before the last decision have them
+        last = self.ledger.query("SELECT max(bar) FROM decisions")[0][0]
+        sql = "SELECT min(seq) FROM events WHERE seq > ? AND kind = 'valuation' AND bar = ?"
+        if seq := self.ledger.query(sql, self._after, last)[0][0]:
+            self._settled = self._settled + table[table.index < last].sum()
+            self._after = seq - 1
+        return {str(name): float(money) for name, money in total.items()}, self._since
+
+
+def cost_excess(ledger: Ledger, bars: int) -> Float:
+    """Return the costs of the latest bars with fills, less those of the ideal account.
+
+    Args:
+        ledger: The ledger.
+        bars: Most bars.
+
+    Returns:
+        Half-spread, impact and fees per money traded at each bar, less those of the ideal trade
+        per its own. Where the venue knows no middle price, the price that the order was sized at
+        stands for it.
+    """
+    rows = ledger.query("SELECT DISTINCT bar FROM fills ORDER BY bar DESC LIMIT ?", bars)
+    found = []
+    for (bar,) in rows:
+        planned = ledger.body("plans", bar, 0) or {"prices": {}}
+        prices = {name: float(price) for name, price in planned["prices"].items()}
+        ideal = (ledger.body("decisions", bar) or {}).get("ideal", {})
+        traded, paid = 0.0, 0.0
+        for order in ledger.orders(bar):
+            for fill in ledger.fills(order.id):
+                middle = order.reference if fill.mid is None else fill.mid
+                paid += float(fill.units) * float(fill.price - middle) + _fee(fill, prices)
+                traded += abs(float(fill.units) * float(fill.price))
+        if traded and (whole := float.fromhex(ideal.get("traded", "0"))):
+            costs = sum(map(float.fromhex, ideal["costs"].values()))
+            found.append(paid / traded - costs / whole)
+    return np.array(found)
+
+
+def _fee(fill: Fill, prices: Mapping[str, float]) -> float:
+    """Return the fee of a fill in money; 0 where its asset has no price."""
+    known = {**prices, fill.asset: float(fill.price), "": 1.0}
+    return float(fill.fee) * known.get(fill.fee_asset, 0.0)
 
 
 def _points(ledger: Ledger, after: int) -> list[_Point]:
@@ -127,45 +180,39 @@ def _points(ledger: Ledger, after: int) -> list[_Point]:
         elif not points:
             continue
         elif event.kind == "fill":
-            points[-1].fills.append(Fill.from_json(body))
+            if (order := ledger.order(body["order_id"])) is not None:
+                points[-1].fills.append((Fill.from_json(body), order))
         elif event.kind == "plan" and body["revision"] == 0:
             points[-1].plan = body
         elif event.kind == "decision":
             points[-1].ideal = body.get("ideal")
             known = {point.bar: point for point in points}
             for bar, missed in body.get("missed", {}).items():
-                if bar not in known:
+                if bar not in known and len(points) > 1:  # else before all that is looked at
                     prices, value = numbers(missed["prices"], np.nan), float(missed["value"])
                     known[bar] = _Point(bar, value, prices, points[-1].units)
                     points.insert(-1, known[bar])
-                known[bar].ideal = missed["ideal"]
+                if bar in known:
+                    known[bar].ideal = missed["ideal"]
     return points
 
 
-def _row(
-    point: _Point, later: Float, orders: Mapping[str, Order], assets: tuple[str, ...]
-) -> dict[str, float]:
+def _row(point: _Point, later: Float, assets: tuple[str, ...]) -> dict[str, float]:
     """Return what each cause makes from a close to the next."""
     made = dict.fromkeys(KINDS, 0.0)
     if point.ideal is None:
         return made
     column = {name: place for place, name in enumerate(assets)}
     close, held = point.prices.copy(), point.units.copy()
-    own = [(fill, orders[fill.order_id]) for fill in point.fills if fill.order_id in orders]
-    for _, order in own:  # the first price of an asset may be that of its order
+    for _, order in point.fills:  # the first price of an asset may be that of its order
         if not np.isfinite(close[column[order.asset]]):
             close[column[order.asset]] = float(order.reference)
-    for fill, order in own:
+    prices = dict(zip(assets, close.tolist(), strict=True))
+    for fill, order in point.fills:
         price, reference = float(fill.price), float(order.reference)
         middle = reference if fill.mid is None else float(fill.mid)
         with exactly():
             changes = {name: float(change) for name, change in changes_of(fill).items() if name}
-        fee = float(fill.fee)
-        if fill.fee_asset:
-            at = price if fill.fee_asset == fill.asset else 0.0
-            if fill.fee_asset in column and not at:
-                at = close[column[fill.fee_asset]]
-            fee *= at
         units = changes[fill.asset]
         made["timing"] += units * (close[column[fill.asset]] - reference)
         made["delay"] += units * (reference - middle)
@@ -173,14 +220,14 @@ def _row(
         impact = 0.0 if fill.impact is None else float(fill.impact)
         made["impact"] -= impact
         made["spread"] += units * (middle - price) + impact
-        made["fees"] -= fee
+        made["fees"] -= _fee(fill, prices)
         for name, change in changes.items():
             if name in column:
                 held[column[name]] += change
     costs = {name: float.fromhex(text) for name, text in point.ideal["costs"].items()}
     for name in _COSTS:
         made[name if point.plan is not None else "missed"] += costs[name]
-    weights = np.array([float.fromhex(text) for text in point.ideal["target"]][1:])
+    weights = numbers(point.ideal["target"])[1:]
     ideal = _ratio((point.value - sum(costs.values())) * weights, close)
     moves = later - close
     steps = [("missed", held - ideal)]
@@ -200,7 +247,7 @@ def _row(
 def _planned(body: Mapping[str, Any], assets: tuple[str, ...]) -> tuple[Float, Float]:
     """Return the units to hold by a plan, and by its orders."""
     prices = np.array([float(body["prices"].get(name, np.nan)) for name in assets])
-    weights = np.array([float.fromhex(text) for text in body["target"]][1:])
+    weights = numbers(body["target"])[1:]
     money = (float(body["value"]) - float.fromhex(body["planned_cost"])) * weights
     ordered = np.array([float(body["units"].get(name, 0.0)) for name in assets])
     for order in body["orders"]:

@@ -1,11 +1,12 @@
-"""Broker protocol: what a venue can be asked, and the three outcomes that a request can have.
+"""Protocols of a session's outside: the clock, the venue, and prices of a simulated one.
 
 A broker never raises for what a venue can do: no answer is ``Unknown``, and that is not "no".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import NamedTuple, Protocol
@@ -16,7 +17,54 @@ from portfolio_env.live.instruments import Instrument
 from portfolio_env.live.money import ZERO
 from portfolio_env.paper.orders import Fill, Flow, Order, State
 
-_SECOND, _PAUSE = np.timedelta64(1, "s"), np.timedelta64(5, "s")
+SECOND = np.timedelta64(1_000_000_000, "ns")
+
+
+class Clock(Protocol):
+    """Clock protocol: the present in UTC, and a way to wait."""
+
+    def now(self) -> np.datetime64:
+        """Return the present, datetime64[ns] in UTC."""
+        ...
+
+    def sleep(self, duration: np.timedelta64) -> None:
+        """Wait."""
+        ...
+
+
+class SystemClock:
+    """Clock of the machine."""
+
+    def now(self) -> np.datetime64:
+        """Return the present."""
+        return np.datetime64(time.time_ns(), "ns")
+
+    def sleep(self, duration: np.timedelta64) -> None:
+        """Wait."""
+        time.sleep(max(0.0, float(duration / SECOND)))
+
+
+class SimulatedClock:
+    """Clock that stands still until it is set or waited for: waiting takes no time.
+
+    Args:
+        start: Its first present.
+    """
+
+    def __init__(self, start: np.datetime64) -> None:
+        self._now = start.astype("datetime64[ns]")
+
+    def now(self) -> np.datetime64:
+        """Return the present."""
+        return self._now
+
+    def sleep(self, duration: np.timedelta64) -> None:
+        """Go on by a duration."""
+        self._now = self._now + max(duration, np.timedelta64(0, "ns"))
+
+    def set(self, moment: np.datetime64) -> None:
+        """Go on to a moment; one that has passed changes nothing."""
+        self._now = max(self._now, moment.astype("datetime64[ns]"))
 
 
 class Quote(NamedTuple):
@@ -126,9 +174,9 @@ class Capabilities:
             exact.
     """
 
-    window: np.timedelta64 = _SECOND
+    window: np.timedelta64 = SECOND
     looks: int = 3
-    pause: np.timedelta64 = _PAUSE
+    pause: np.timedelta64 = 5 * SECOND
     margin: bool = False
     cash_step: Decimal = ZERO
 
@@ -178,4 +226,44 @@ class Broker(Protocol):
 
     def activity(self, cursor: str) -> Activity | Unknown:
         """Return fills and flows since a cursor, "" for all."""
+        ...
+
+
+class Accrual(NamedTuple):
+    """Interest and delistings of a moment.
+
+    Attributes:
+        at: The moment.
+        rates: Interest that a unit of cash earns, of debt pays, of a short position pays.
+        prices: Prices by asset at which short positions pay.
+        delisted: Money by asset that a unit becomes.
+    """
+
+    at: np.datetime64
+    rates: tuple[Decimal, Decimal, Decimal]
+    prices: Mapping[str, Decimal]
+    delisted: Mapping[str, Decimal]
+
+
+class Prices(Protocol):
+    """Prices protocol: what a simulated venue knows of the market."""
+
+    def quote(self, asset: str, at: np.datetime64) -> Quote | None:
+        """Return the price of an asset at a moment; None where it never had one."""
+        ...
+
+    def impact(self, asset: str, at: np.datetime64) -> float:
+        """Return the coefficient of the square root of the money traded."""
+        ...
+
+    def capacity(self, asset: str, at: np.datetime64) -> Decimal | None:
+        """Return the money that orders of the bar can be filled with; None is any."""
+        ...
+
+    def share(self, asset: str, bar: np.datetime64) -> Decimal:
+        """Return the largest share of an order of a bar that is filled."""
+        ...
+
+    def accruals(self, since: np.datetime64, until: np.datetime64) -> Iterator[Accrual]:
+        """Yield interest and delistings after a moment, until another."""
         ...

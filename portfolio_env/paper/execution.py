@@ -3,37 +3,45 @@
 For each order: the intent is committed with its plan, ``sending`` is committed, the request is
 sent, its outcome is committed. An order without an outcome is unknown; it is looked up, and counts
 as not accepted only where the venue cannot accept the request any more and still does not know it.
+
+In a reconciliation the venue says what is held, and the ledger what was meant. Nothing is invented:
+no fill without a trade of the venue, no flow without its record or a person.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 import numpy as np
 
 from portfolio_env.errors import DataError, PortfolioError
 from portfolio_env.live.instruments import Instrument
-from portfolio_env.live.money import ZERO, exactly, scaled_down
-from portfolio_env.paper.broker import Accepted, Activity, Broker, NotFound, OrderReport, Refused
-from portfolio_env.paper.clock import SECOND, Clock
-from portfolio_env.paper.ledger import ACTIVE, FLAT, HALTED, REDUCING, Ledger
-from portfolio_env.paper.orders import ENDED, Order, State, order_id
-from portfolio_env.paper.reconciliation import poll
-
-DECIDED, PLANNED = "decided", "planned"
-DONE, HELD, PARTIAL = "done", "held", "partial"
-BLOCKED, SKIPPED, MISSED = "blocked", "skipped", "missed"
-PHASES = (DECIDED, PLANNED, DONE, HELD, PARTIAL, BLOCKED, SKIPPED, MISSED)
-"""Phases of a bar: decided, planned, and how it ended: all orders filled, nothing to trade, not all
-filled, refused by a check, not decided on, passed while nobody was there."""
+from portfolio_env.live.money import ZERO, exactly
+from portfolio_env.paper.broker import (
+    SECOND,
+    Accepted,
+    Activity,
+    Broker,
+    Clock,
+    NotFound,
+    OrderReport,
+    Refused,
+    Unknown,
+)
+from portfolio_env.paper.decisions import fit_purchases
+from portfolio_env.paper.ledger import ACTIVE, DONE, FLAT, HALTED, HELD, PARTIAL, REDUCING, Ledger
+from portfolio_env.paper.orders import ENDED, UNFINISHED, Fill, Flow, Order, State
 
 VALIDITY = 5 * SECOND
 """Time in which a request may be accepted."""
 
 PATIENCE = 3600 * SECOND
 """Time after which an order that cannot be looked up halts the session."""
+
+SKEW = SECOND
+"""Largest difference of the clocks of machine and venue at which orders are sent."""
 
 ATTEMPTS = 3
 """Requests of one order, each after the one before is known not to have been accepted."""
@@ -43,13 +51,13 @@ class Unresolved(PortfolioError):  # noqa: N818 (a state, not a fault of the pro
     """The state of an order cannot be found out."""
 
 
-def send(ledger: Ledger, broker: Broker, clock: Clock, order: Order) -> State:
-    """Send an order once, and return its state; an order that may not be sent is denied."""
-    before, now = ledger.order_state(order.id), clock.now()
+def send(ledger: Ledger, broker: Broker, clock: Clock, order: Order) -> None:
+    """Send an order once; one that may not be sent is denied."""
+    now = clock.now()
     if reason := _denial(ledger, order, now):
-        if before is State.PLANNED:
+        if ledger.order_state(order.id) is State.PLANNED:
             ledger.move(order, State.DENIED, now, reason=reason)
-        return ledger.order_state(order.id)
+        return
     valid_until = min(now + VALIDITY, order.deadline)
     ledger.move(order, State.SENDING, now, valid_until=str(valid_until))
     outcome = broker.submit(order, valid_until)
@@ -61,7 +69,6 @@ def send(ledger: Ledger, broker: Broker, clock: Clock, order: Order) -> State:
             ledger.move(order, State.REJECTED, now, reason=f"{outcome.code}: {outcome.reason}")
         case _:
             ledger.move(order, State.UNKNOWN, now, reason=outcome.error)
-    return ledger.order_state(order.id)
 
 
 def _denial(ledger: Ledger, order: Order, now: np.datetime64) -> str:
@@ -83,13 +90,17 @@ def _settle(
     ledger: Ledger, broker: Broker, clock: Clock, order: Order, report: OrderReport
 ) -> bool:
     """Write the state that a venue reports once its fills are booked; return whether they are."""
-    if report.filled != ledger.filled(order.id):
-        poll(ledger, broker, clock)
-    complete = report.filled == ledger.filled(order.id)
-    state = report.state if complete or report.state not in ENDED else State.OPEN
-    if ledger.order_state(order.id) is not state:
-        ledger.move(order, state, clock.now(), reason=report.reason)
-    return complete
+    filled = ledger.filled(order.id)
+    found = None if filled == report.filled else broker.activity(ledger.cursor)
+    with ledger.batch():
+        if isinstance(found, Activity):
+            record(ledger, found, clock.now())
+            filled = ledger.filled(order.id)
+        ended = filled == report.filled and report.state in ENDED
+        state = report.state if ended or report.state not in ENDED else State.OPEN
+        if ledger.order_state(order.id) is not state:
+            ledger.move(order, state, clock.now(), reason=report.reason)
+    return filled == report.filled
 
 
 def resolve(ledger: Ledger, broker: Broker, clock: Clock) -> None:
@@ -98,7 +109,7 @@ def resolve(ledger: Ledger, broker: Broker, clock: Clock) -> None:
     Raises:
         Unresolved: If the venue does not say within ``PATIENCE``.
     """
-    for order in ledger.orders(unfinished=True):
+    for order in ledger.orders(states=(State.SENDING, State.UNKNOWN, State.OPEN)):
         state = ledger.order_state(order.id)
         if state is State.SENDING:
             reason = "stopped before the answer"
@@ -165,7 +176,7 @@ def write_off(ledger: Ledger, order_id: str, at: np.datetime64, reason: str) -> 
     Raises:
         DataError: If there is no such order under way.
     """
-    under_way = {own.id: own for own in ledger.orders(unfinished=True)}
+    under_way = {own.id: own for own in ledger.orders(states=UNFINISHED)}
     order = under_way.get(order_id)
     if order is None:
         names = ", ".join(under_way) or "none"
@@ -178,61 +189,23 @@ def write_off(ledger: Ledger, order_id: str, at: np.datetime64, reason: str) -> 
         ledger.move(order, end, at, reason=reason)
 
 
-def carry_out(ledger: Ledger, broker: Broker, clock: Clock, orders: Sequence[Order]) -> None:
-    """Bring orders to an end: send those that were not, again those that were not accepted.
+def carry_out(
+    ledger: Ledger, broker: Broker, clock: Clock, bar: np.datetime64, *, buys: bool
+) -> None:
+    """Bring one side of a bar's orders to an end: send those that are not at the venue.
 
     Raises:
         Unresolved: As of ``resolve``.
     """
     resolve(ledger, broker, clock)
-    waiting = list(orders)
     for _ in range(ATTEMPTS):
-        for order in waiting:
-            if ledger.order_state(order.id) in (State.PLANNED, State.NOT_ACCEPTED):
-                send(ledger, broker, clock, order)
-        resolve(ledger, broker, clock)
-        states = [ledger.order_state(order.id) for order in waiting]
-        pairs = zip(waiting, states, strict=True)
-        waiting = [own for own, state in pairs if state is State.NOT_ACCEPTED]
-        if not waiting:
+        waiting = ledger.orders(bar, states=(State.PLANNED, State.NOT_ACCEPTED))
+        own = [order for order in waiting if (order.units > 0) == buys]
+        for order in own:
+            send(ledger, broker, clock, order)
+        if not own:
             return
-
-
-def commit_plan(
-    ledger: Ledger,
-    clock: Clock,
-    bar: np.datetime64,
-    units: Sequence[Decimal],
-    prices: Sequence[Decimal],
-    deadline: np.datetime64,
-    body: Mapping[str, Any],
-    revision: int = 0,
-) -> None:
-    """Commit the intent to send orders, sales first and the largest of each side first.
-
-    Args:
-        ledger: The ledger.
-        clock: The clock.
-        bar: The bar that was decided at.
-        units: (N,) signed units; 0 is no order.
-        prices: (N,) prices that they were sized at.
-        deadline: Moment after which nothing of them may be filled.
-        body: The other entries of the event of the plan.
-        revision: Number of the plan of this bar.
-    """
-    orders = [
-        Order(
-            order_id(ledger.session, bar, name, revision), bar, revision, name, own, price, deadline
-        )
-        for name, own, price in zip(ledger.assets, units, prices, strict=True)
-        if own
-    ]
-    # the largest first: it pays a fixed fee that a small one cannot
-    orders.sort(key=lambda own: (own.units > 0, -abs(own.units) * own.reference))
-    with ledger.batch():
-        told = [order.to_json() for order in orders]
-        ledger.append("plan", clock.now(), bar, revision=revision, orders=told, **body)
-        ledger.append("phase", clock.now(), bar, phase=PLANNED)
+        resolve(ledger, broker, clock)
 
 
 def rebalance(
@@ -250,11 +223,11 @@ def rebalance(
     Raises:
         Unresolved: If the state of an order cannot be found out.
     """
-    carry_out(ledger, broker, clock, [own for own in ledger.orders(bar) if own.units < 0])
+    carry_out(ledger, broker, clock, bar, buys=False)
     if not broker.capabilities.margin:
-        _fit_purchases(ledger, clock, bar, instruments)
-    carry_out(ledger, broker, clock, [own for own in ledger.orders(bar) if own.units > 0])
-    states = {own: ledger.order_state(own.id) for own in ledger.orders(bar)}
+        fit_purchases(ledger, clock, bar, instruments)
+    carry_out(ledger, broker, clock, bar, buys=True)
+    states = ledger.order_states(bar)
     if unended := [own for own, state in states.items() if state not in ENDED]:
         raise Unresolved(f"the order {unended[0].id} of {unended[0].asset} has not ended")
     replaced = {own.asset for own in states if own.revision > 0}
@@ -268,34 +241,140 @@ def rebalance(
     return (PARTIAL, ", ".join(short[:5])) if short else (DONE, "")
 
 
-def _fit_purchases(
-    ledger: Ledger, clock: Clock, bar: np.datetime64, instruments: Mapping[str, Instrument]
-) -> None:
-    """Cut all purchases by one factor where the money for them is short, in a second plan."""
-    body = ledger.body("plans", bar) or {}
-    orders = [own for own in ledger.orders(bar) if own.revision == body["revision"]]
-    planned = [own for own in orders if ledger.order_state(own.id) is State.PLANNED]
-    if not planned or body["revision"] > 0 or any(own.units < 0 for own in planned):
+@dataclass(frozen=True)
+class Reconciled:
+    """Outcome of a reconciliation.
+
+    Attributes:
+        differences: Units at the venue and in the ledger by asset, "" for money, where they differ
+            and nothing explains it.
+        foreign: Ids of open orders that are not ours: they are never touched.
+        fault: Sentence on what could not be checked; "" where all was.
+    """
+
+    differences: Mapping[str, tuple[Decimal, Decimal]]
+    foreign: tuple[str, ...] = ()
+    fault: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Return what is wrong in a sentence; "" if nothing is."""
+        if self.fault or not self.differences:
+            return self.fault
+        parts = [
+            f"{name or 'cash'} {venue:f} at the venue and {own:f} in the ledger"
+            for name, (venue, own) in list(self.differences.items())[:5]
+        ]
+        return f"holdings differ and nothing explains it: {'; '.join(parts)}"
+
+
+def poll(ledger: Ledger, broker: Broker, clock: Clock) -> Activity | Unknown:
+    """Book what the venue has recorded since the last time; each record once."""
+    found = broker.activity(ledger.cursor)
+    if isinstance(found, Activity):
+        record(ledger, found, clock.now())
+    return found
+
+
+def record(ledger: Ledger, found: Activity, now: np.datetime64) -> None:
+    """Book fills and flows that a venue has reported; each record once."""
+    moved = found.cursor != ledger.cursor
+    if not (found.fills or found.flows or moved):
         return
-    costs = {name: Decimal(cost) for name, cost in body["costs"].items()}
-    paid = any(ledger.filled(own.id) for own in orders)
-    with exactly():
-        parts = (own.units * own.reference + costs.get(own.asset, ZERO) for own in planned)
-        needed = sum(parts, ZERO)
-        room = max(ledger.holdings.cash - (ZERO if paid else Decimal(body["fee"])), ZERO)
-    if needed <= room:
-        return
-    cut = dict.fromkeys(ledger.assets, (ZERO, Decimal(1)))
-    for own in planned:
-        rules = instruments[own.asset]
-        units = rules.whole(scaled_down(own.units, room, needed), strictly=True)
-        with exactly():
-            worthwhile = units * own.reference >= rules.min_notional
-        cut[own.asset] = (units if worthwhile else ZERO, own.reference)
-    told = {name: body[name] for name in ("row", "turnover", "costs", "fee")}
-    sizes, prices = zip(*cut.values(), strict=True)
+    records: list[Fill | Flow] = [*found.fills, *found.flows]
     with ledger.batch():
-        for own in planned:
-            ledger.move(own, State.DENIED, clock.now(), reason="money is short")
-        more = {**told, "reason": "money is short"}
-        commit_plan(ledger, clock, bar, sizes, prices, planned[0].deadline, more, 1)
+        for each in sorted(records, key=lambda own: own.at):
+            ledger.book(each, now)
+        if moved:
+            ledger.append("cursor", now, cursor=found.cursor)
+
+
+def reconcile(
+    ledger: Ledger, broker: Broker, clock: Clock, instruments: Mapping[str, Instrument]
+) -> Reconciled:
+    """Compare the ledger with the venue, some times over where they differ: reports may lag.
+
+    Args:
+        ledger: The ledger.
+        broker: The venue.
+        clock: The clock.
+        instruments: Rules of trading by asset: less than a lot is no difference.
+    """
+    found = Reconciled({}, fault="the venue was not asked")
+    looks = broker.capabilities.looks + 1
+    for look in range(looks):
+        if look:
+            clock.sleep(broker.capabilities.pause)
+        found = _compared(ledger, broker, clock, instruments)
+        if not found.reason:
+            break
+    if found.differences or found.foreign:
+        differences = {name: [f"{n:f}" for n in pair] for name, pair in found.differences.items()}
+        foreign = list(found.foreign)
+        told = {"reason": found.reason, "differences": differences, "foreign": foreign}
+        ledger.append("note", clock.now(), note="reconciliation", **told)
+    return found
+
+
+def _compared(
+    ledger: Ledger, broker: Broker, clock: Clock, instruments: Mapping[str, Instrument]
+) -> Reconciled:
+    moment, now = broker.time(), clock.now()
+    if isinstance(moment, Unknown):
+        return Reconciled({}, fault=f"the venue cannot be asked: {moment.error}")
+    if abs(moment - now) > SKEW:
+        seconds = float((moment - now) / SECOND)
+        return Reconciled({}, fault=f"the venue's clock is {seconds:+.1f} s off: set the clock")
+    listed, before = broker.open_orders(), poll(ledger, broker, clock)
+    held, after = broker.balances(), poll(ledger, broker, clock)
+    for answer in (listed, before, held, after):
+        if isinstance(answer, Unknown):
+            return Reconciled({}, fault=f"the venue cannot be asked: {answer.error}")
+    assert not isinstance(held, Unknown)
+    assert not isinstance(listed, Unknown)
+    rounded = broker.capabilities.cash_step * ledger.count("fills")
+    own, venue = ledger.all_units(), {"": held.cash, **held.units}
+    differences = {}
+    for name in sorted({*own, *venue}):
+        pair = venue.get(name, ZERO), own.get(name, ZERO)
+        rules = instruments.get(name)
+        with exactly():
+            off = abs(pair[0] - pair[1])
+        if not off.is_finite() or (
+            off and not (off < rules.lot if rules else not name and off <= rounded)
+        ):
+            differences[name] = pair
+    foreign = tuple(each.id for each in listed if ledger.order(each.id) is None)
+    return Reconciled(differences, foreign)
+
+
+def accept(ledger: Ledger, at: np.datetime64, reason: str) -> dict[str, Decimal]:
+    """Book the differences that were found last as external flows, in the words of a person.
+
+    The venue is not asked: nothing but what was shown is accepted, and the next comparison says
+    whether that was all.
+
+    Returns:
+        Change by asset, "" for money.
+
+    Raises:
+        DataError: If there are none, or the ledger has moved on since they were found.
+    """
+    notes = [each for each in ledger.events("note") if each.body.get("note") == "reconciliation"]
+    found, changes = notes[-1].body["differences"] if notes else {}, {}
+    own = ledger.all_units()
+    for name, (venue, before) in found.items():
+        if own.get(name, ZERO) != Decimal(before):
+            raise DataError(
+                f"{name or 'cash'} was {before} in the ledger when it was compared, and is "
+                f"{own.get(name, ZERO):f} now: let the session compare again"
+            )
+        with exactly():
+            changes[name] = Decimal(venue) - Decimal(before)
+    if not changes:
+        raise DataError("no differences were found: there is nothing to accept")
+    with ledger.batch():
+        for name, change in changes.items():
+            key = f"accepted|{name}|{at}|{ledger.head()[0]}"
+            ledger.book(Flow(key, "external", name, change, at, reason), at)
+    return changes

@@ -13,17 +13,18 @@ from portfolio_env.checks import check_integer, check_number
 from portfolio_env.live.instruments import Instrument
 from portfolio_env.names import check_keywords
 from portfolio_env.paper.broker import (
+    SECOND,
     Accepted,
     Activity,
     Balances,
     Broker,
+    Clock,
     NotFound,
     OrderReport,
     Quote,
     Refused,
     Unknown,
 )
-from portfolio_env.paper.clock import SECOND, Clock
 from portfolio_env.paper.orders import Order
 
 T = TypeVar("T")
@@ -81,7 +82,8 @@ class Faults:
 
     def happens(self, kind: str, *key: object) -> bool:
         """Return whether a fault happens."""
-        return self.draw(kind, *key) < getattr(self, kind)
+        share = getattr(self, kind)
+        return share > 0 and self.draw(kind, *key) < share
 
     def jump(self, *key: object) -> float:
         """Return the factor of a price by a gap; 1 without one."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import parse_json, replacing
@@ -69,7 +70,9 @@ class Journal:
 
     def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
         self.path, self.read_only = path, read_only
-        with self._told():
+        self.name = "the ledger in memory" if path is None else str(path)
+        self._told = _Told(self.name)
+        with self._told:
             if path is None:
                 self.db = sqlite3.connect(":memory:", isolation_level=None)
             elif read_only:
@@ -97,7 +100,7 @@ class Journal:
                     f"{path} has version {found} of its tables, and {VERSION} is known here: "
                     "use the version of portfolio-env that wrote it"
                 )
-        self._within = False
+        self._within, self._last = False, (0, _START)
 
     def close(self) -> None:
         """Close the file."""
@@ -105,27 +108,27 @@ class Journal:
 
     def copy_to(self, path: Path) -> None:
         """Write a copy of it as a file, whole or not at all."""
-        with replacing(path) as beside, self._told():
+        with replacing(path) as beside, self._told:
             self.db.execute("VACUUM INTO ?", (str(beside),))
 
     # ---- writing
 
-    @contextmanager
-    def batch(self) -> Iterator[None]:
+    def batch(self) -> AbstractContextManager[None]:
         """Write all events of the block at once, or none of them; blocks within it are part of it.
 
         Raises:
             DataError: If they cannot be written: the disk is full, or another process writes.
         """
-        if self._within:
-            yield
-            return
-        with self._told():
+        return nullcontext() if self._within else self._batch()
+
+    @contextmanager
+    def _batch(self) -> Iterator[None]:
+        with self._told:
             self.db.execute("BEGIN IMMEDIATE")
-        self._within = True
+        self._within, self._last = True, self.head()
         try:
             yield
-            with self._told():
+            with self._told:
                 self.commit()
         finally:
             self._within = False
@@ -156,13 +159,13 @@ class Journal:
             text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ArgumentError(f"an event {kind} cannot be written ({error})") from None
-        with self.batch(), self._told():
-            seq, before = self.head()
+        with self.batch(), self._told:
+            seq, before = self._last
             when = "" if bar is None else str(bar)
             row = (seq + 1, str(at), kind, when, text)
             own = _chained(before, row)
             self.db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", (*row, own))
-            event = Event(row[0], row[1], row[2], row[3], json.loads(text), own)
+            event, self._last = Event(*row[:4], json.loads(text), own), (row[0], own)
             self.project(event)
         return event
 
@@ -180,13 +183,13 @@ class Journal:
         """Yield the events, oldest first, of some kinds or of all, after a number."""
         chosen = f"AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
         rows = f"SELECT * FROM events WHERE seq > ? {chosen} ORDER BY seq"
-        with self._told():
+        with self._told:
             for row in self.db.execute(rows, (after, *kinds)):
                 yield _event(row)
 
     def query(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """Return the rows of a query."""
-        with self._told():
+        with self._told:
             return self.db.execute(sql, values).fetchall()
 
     def verify(self) -> tuple[int, str]:
@@ -195,7 +198,7 @@ class Journal:
         Raises:
             DataError: If anything differs from what was written; the message says where.
         """
-        with self._told():
+        with self._told:
             said = self.db.execute("PRAGMA integrity_check").fetchone()[0]
             size = self.db.execute("PRAGMA page_size").fetchone()[0]
         if said == "ok" and self.path is not None and self.path.stat().st_size % size:
@@ -227,22 +230,24 @@ class Journal:
             fresh.close()
         return number, before
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn an error of SQLite into one sentence."""
-        try:
-            yield
-        except sqlite3.IntegrityError as error:
-            raise LedgerError(f"{self._name} refuses what is there already ({error})") from error
-        except (sqlite3.Error, UnicodeDecodeError) as error:
+
+class _Told:
+    """Context in which an error of SQLite becomes one sentence about a file."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.IntegrityError):
+            raise LedgerError(f"{self.name} refuses what is there already ({error})") from error
+        if isinstance(error, sqlite3.Error | UnicodeDecodeError):
             raise LedgerError(
-                f"{self._name} cannot be read or written ({error}): nothing was done; give it "
+                f"{self.name} cannot be read or written ({error}): nothing was done; give it "
                 "room and rights, or restore it from a copy"
             ) from error
-
-    @property
-    def _name(self) -> str:
-        return "the ledger in memory" if self.path is None else str(self.path)
 
 
 def _event(row: sqlite3.Row) -> Event:
@@ -253,3 +258,13 @@ def _event(row: sqlite3.Row) -> Event:
 def _chained(before: str, row: tuple[Any, ...]) -> str:
     text = json.dumps([before, *row], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hexadecimal(numbers: NDArray[np.floating[Any]]) -> list[str]:
+    """Return floats as text that gives them back to the bit."""
+    return [float(number).hex() for number in numbers]
+
+
+def numbers(texts: Iterable[str]) -> NDArray[np.float64]:
+    """Return floats of what ``hexadecimal`` gave."""
+    return np.array([float.fromhex(text) for text in texts])

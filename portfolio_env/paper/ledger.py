@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,18 +19,29 @@ from portfolio_env.live.holdings import Holdings
 from portfolio_env.live.money import ZERO, exactly
 from portfolio_env.paper.journal import Event, Journal
 from portfolio_env.paper.orders import (
-    ENDED,
     Fill,
     Flow,
     Order,
     State,
     changes_of,
     check_transition,
+    moment,
 )
 
 LEDGER, HEAD = "ledger.db", "head.json"
 ACTIVE, REDUCING, FLAT, HALTED = "active", "reducing", "flat", "halted"
 """Trading states: all orders are sent; those that lower a position; those that sell all; none."""
+DECIDED, PLANNED = "decided", "planned"
+DONE, HELD, PARTIAL = "done", "held", "partial"
+BLOCKED, SKIPPED, MISSED = "blocked", "skipped", "missed"
+PHASES = (DECIDED, PLANNED, DONE, HELD, PARTIAL, BLOCKED, SKIPPED, MISSED)
+"""Phases of a bar: decided, planned, and how it ended: all orders filled, nothing to trade, not all
+filled, refused by a check, not decided on, passed while nobody was there."""
+ENDINGS = frozenset(PHASES[2:])
+REVISED = "revised"
+TROUBLES = (PARTIAL, BLOCKED, SKIPPED, MISSED, REVISED)
+"""Alerts that are over once a bar is traded as it was planned."""
+
 Bar = np.datetime64
 
 
@@ -40,7 +51,7 @@ class Ledger(Journal):
     Kinds of events, and what they hold besides the bar:
 
     - ``session``: the first one; ``id``, ``assets``, ``settings``.
-    - ``phase``: ``phase`` of the bar and ``reason``; see ``session.PHASES``.
+    - ``phase``: ``phase`` of the bar and ``reason``; see ``PHASES``.
     - ``decision``: one per bar; ``row``, ``weights``, ``action`` and ``value`` as hexadecimal
       floats, ``dtype``, ``holdings``.
     - ``plan``: one per bar and revision; ``orders`` and what they were made of.
@@ -94,7 +105,8 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
             DataError: If an order may not change as it says, or is not known.
         """
         body, bar = event.body, event.bar
-        text = json.dumps(body, sort_keys=True)
+        told = event.kind in ("decision", "plan", "fill", "flow", "valuation", "trading")
+        text = json.dumps(body, sort_keys=True) if told else ""
         match event.kind:
             case "session":
                 for name in ("id", "assets"):
@@ -172,7 +184,7 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
             self.append("session", at, id=session, assets=list(assets), settings=settings)
         elif (self.session, self.assets) != (session, tuple(assets)):
             raise DataError(
-                f"{self._name} is of session {self.session} of {len(self.assets)} assets, and this "
+                f"{self.name} is of session {self.session} of {len(self.assets)} assets, and this "
                 f"is {session} of {len(assets)}: give another folder"
             )
 
@@ -225,7 +237,7 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
     def close(self) -> None:
         """Close the file, and seal all of its bytes where this process could write."""
         if self.path is not None and not self.read_only:
-            with self._told():
+            with self._told:
                 self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self.seal(file=_digest(self.path))
         super().close()
@@ -256,6 +268,11 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
         """Return an entry of the table of states: "id", "assets", "cursor" or "trading"."""
         rows = self.query("SELECT value FROM state WHERE name = ?", name)
         return json.loads(rows[0][0]) if rows else default
+
+    @property
+    def cursor(self) -> str:
+        """Return the cursor up to which the venue's records are in the ledger; "" at first."""
+        return str(self.state("cursor", ""))
 
     @property
     def session(self) -> str:
@@ -296,20 +313,25 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
     def valid_until(self, order_id: str) -> Bar:
         """Return the moment until which the venue could accept the last request of an order."""
         rows = self.query("SELECT valid_until FROM orders WHERE id = ?", order_id)
-        return np.datetime64(rows[0][0], "ns")
+        return moment(rows[0][0])
 
-    def orders(self, bar: Bar | None = None, *, unfinished: bool = False) -> list[Order]:
-        """Return orders as planned, of a bar or of all, those alone that are not at an end."""
-        where, values = ["1"], []
+    def order_states(
+        self, bar: Bar | str | None = None, *, states: Iterable[State] = ()
+    ) -> dict[Order, State]:
+        """Return orders and their states, of a bar or of all, in some states or in any."""
+        where, values = ["1"], list(map(str, states))
+        if values:
+            where.append(f"state IN ({', '.join('?' * len(values))})")
         if bar is not None:
             where.append("bar = ?")
             values.append(str(bar))
-        if unfinished:
-            alive = sorted(set(State) - ENDED)
-            where.append(f"state IN ({', '.join('?' * len(alive))})")
-            values += alive
-        sql = f"SELECT body FROM orders WHERE {' AND '.join(where)} ORDER BY rowid"
-        return [Order.from_json(json.loads(row[0])) for row in self.query(sql, *values)]
+        sql = f"SELECT body, state FROM orders WHERE {' AND '.join(where)} ORDER BY rowid"
+        rows = self.query(sql, *values)
+        return {Order.from_json(json.loads(body)): State(state) for body, state in rows}
+
+    def orders(self, bar: Bar | str | None = None, *, states: Iterable[State] = ()) -> list[Order]:
+        """Return orders as planned, see ``order_states``."""
+        return list(self.order_states(bar, states=states))
 
     def fills(self, order_id: str | None = None) -> list[Fill]:
         """Return the fills of an order, or all."""
@@ -319,15 +341,18 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
 
     def filled(self, order_id: str) -> Decimal:
         """Return the signed units of an order that are filled."""
+        sql = "SELECT json_extract(body, '$.units') FROM fills WHERE order_id = ?"
         with exactly():
-            return sum((fill.units for fill in self.fills(order_id)), ZERO)
+            return sum((Decimal(row[0]) for row in self.query(sql, order_id)), ZERO)
 
     def phase(self, bar: Bar) -> str:
         """Return the phase of a bar; "" before the first."""
         rows = self.query("SELECT phase FROM bars WHERE bar = ?", str(bar))
         return str(rows[0][0]) if rows else ""
 
-    def body(self, table: str, bar: Bar, revision: int | None = None) -> dict[str, Any] | None:
+    def body(
+        self, table: str, bar: Bar | str, revision: int | None = None
+    ) -> dict[str, Any] | None:
         """Return the body of a bar's decision, plan or valuation, by the name of the table."""
         extra, values = ("", ()) if revision is None else (" AND revision = ?", (revision,))
         sql = f"SELECT body FROM {table} WHERE bar = ?{extra}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from enum import StrEnum
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -49,6 +50,9 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 ENDED = _ENDS | {State.DENIED, State.NOT_ACCEPTED}
 """States in which nothing of an order is at the venue, or will be."""
 
+UNFINISHED = frozenset(State) - ENDED
+"""All other states."""
+
 
 def check_transition(order_id: str, before: State, after: State) -> None:
     """Reject a change of state that is not in ``TRANSITIONS``.
@@ -63,35 +67,38 @@ def check_transition(order_id: str, before: State, after: State) -> None:
         )
 
 
+def moment(text: str) -> np.datetime64:
+    """Return a moment of its text, in nanoseconds."""
+    return np.datetime64(text, "ns")
+
+
 class Record:
     """Base of frozen records that are stored as JSON: times and decimals become text."""
 
+    @classmethod
+    @cache
+    def _readers(cls) -> dict[str, Callable[[Any], Any]]:
+        """Return the functions that make the values of the fields of their JSON values."""
+        kinds: dict[str, Callable[[Any], Any]]
+        kinds = {"str": str, "int": int, "Decimal": Decimal, "np.datetime64": moment}
+        # annotations are text: Decimal | None is read as Decimal
+        return {each.name: kinds[str(each.type).split(" |")[0]] for each in fields(cls)}  # type: ignore[arg-type]
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values; those that are None are left out."""
-        found: dict[str, Any] = {}
-        for each in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, each.name)
+        found = {name: value for name, value in vars(self).items() if value is not None}
+        for name, value in found.items():
             if isinstance(value, Decimal):
-                value = f"{value:f}"
+                found[name] = f"{value:f}"
             elif isinstance(value, np.datetime64):
-                value = str(value)
-            if value is not None:
-                found[each.name] = value
+                found[name] = str(value)
         return found
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Return the record of what ``to_json`` gave."""
-        made = {}
-        for each in fields(cls):  # type: ignore[arg-type]
-            if each.name in value:
-                own = value[each.name]
-                if "Decimal" in str(each.type):
-                    own = Decimal(own)
-                elif "datetime64" in str(each.type):
-                    own = np.datetime64(own, "ns")
-                made[each.name] = own
-        return cls(**made)
+        readers = cls._readers()
+        return cls(**{name: readers[name](own) for name, own in value.items() if name in readers})
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from portfolio_env.live.instruments import Instrument
 from portfolio_env.live.money import ZERO, decimal_of, exactly
 from portfolio_env.live.predictor import Predictor
 from portfolio_env.live.risk_limits import RiskLimits
-from portfolio_env.paper.broker import Broker, Quote
-from portfolio_env.paper.clock import SimulatedClock
+from portfolio_env.paper.broker import Accrual, Broker, Quote, SimulatedClock
 from portfolio_env.paper.faults import Faults, Flaky
 from portfolio_env.paper.ledger import Ledger
+from portfolio_env.paper.orders import moment
 from portfolio_env.paper.session import Session
-from portfolio_env.paper.simulated import Accrual, SimulatedBroker
+from portfolio_env.paper.simulated import SimulatedBroker
 from portfolio_env.simulation.fills import draw_key
 from portfolio_env.simulation.market_arrays import latest_prices
 from portfolio_env.simulation.simulator import Simulator
@@ -186,7 +186,7 @@ def replay(
     clock = SimulatedClock(times[start])
     ledger = Ledger.of(folder)
     if last := ledger.query("SELECT at FROM events ORDER BY seq DESC LIMIT 1"):
-        clock.set(np.datetime64(last[0][0], "ns"))
+        clock.set(moment(last[0][0]))
     venue = SimulatedBroker(
         panel.assets, BarPrices(simulator, participation), clock, costs=simulator.costs,
         capital=money, instruments=instruments, faults=faults, delay=delay,

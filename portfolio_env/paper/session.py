@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from decimal import Decimal
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -17,44 +16,29 @@ from numpy.typing import NDArray
 from portfolio_env.errors import DataError, PortfolioError
 from portfolio_env.files.atomic import locked
 from portfolio_env.live.instruments import Instrument, instruments_of, rates_of
-from portfolio_env.live.money import decimal_of
 from portfolio_env.live.orders import orders_of
-from portfolio_env.live.planning import last_prices, plan
+from portfolio_env.live.planning import plan
 from portfolio_env.live.predictor import Decision, Predictor
 from portfolio_env.live.risk_limits import DrawdownStop, RiskLimits
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import bar_spacing, time_text
-from portfolio_env.paper.attribution import ideal_trade
-from portfolio_env.paper.broker import Broker, Quote, Unknown
-from portfolio_env.paper.clock import SECOND, Clock
-from portfolio_env.paper.execution import (
-    BLOCKED,
-    DECIDED,
-    MISSED,
-    PARTIAL,
-    PHASES,
-    SKIPPED,
-    Unresolved,
-    commit_plan,
-    rebalance,
-    resolve,
-)
+from portfolio_env.paper import decisions, execution
+from portfolio_env.paper.broker import SECOND, Broker, Clock, Quote, Unknown
 from portfolio_env.paper.journal import LedgerError
-from portfolio_env.paper.ledger import ACTIVE, FLAT, HALTED, REDUCING, Ledger
-from portfolio_env.paper.reconciliation import Reconciled, poll, reconcile
-from portfolio_env.paper.records import (
-    account_of,
-    closes,
-    decision_of,
-    described,
-    hexadecimal,
-    valued,
+from portfolio_env.paper.ledger import (
+    ACTIVE,
+    BLOCKED,
+    ENDINGS,
+    FLAT,
+    HALTED,
+    REDUCING,
+    SKIPPED,
+    TROUBLES,
+    Ledger,
 )
+from portfolio_env.paper.orders import moment
 
-ENDINGS = frozenset(PHASES[2:])
-LOCK, REVISED = "session.lock", "revised"
-TROUBLES = (PARTIAL, BLOCKED, SKIPPED, MISSED, REVISED)
-"""Alerts that are over once a bar is traded as it was planned."""
+LOCK = "session.lock"
 SAME = 1e-5  # of actions that are computed again after a restart
 T = TypeVar("T")
 _TICK = np.timedelta64(1, "ns")  # the open follows the close by it
@@ -108,6 +92,7 @@ class Session:
         default = min(spacing / 4, 3600 * SECOND)
         self.max_delay = (default if max_delay is None else max_delay).astype("timedelta64[ns]")
         self._turnovers: dict[int, float] = {}
+        self._range: decisions.Range | None = None
         self._resources = ExitStack()
 
     # ---- opening
@@ -125,7 +110,6 @@ class Session:
         try:
             if self.folder is not None:
                 busy = f"{self.folder} is used by another process: let it end, or stop it"
-                self.folder.mkdir(parents=True, exist_ok=True)
                 self._resources.enter_context(locked(self.folder / LOCK, busy=busy))
             self.ledger = Ledger.of(self.folder) if self._given is None else self._given
             if self.folder is not None:
@@ -133,7 +117,7 @@ class Session:
             self.ledger.start(self.clock.now(), self.name, self.assets, **self._settings)
             self.instruments = self._instruments()
             self._restore(history)
-            if self._guarded(lambda: resolve(self.ledger, self.broker, self.clock)):
+            if self._guarded(lambda: execution.resolve(self.ledger, self.broker, self.clock)):
                 self.reconcile()
         except BaseException:
             self.close()
@@ -148,27 +132,22 @@ class Session:
         """Open the session."""
         return self.open()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the session."""
         self.close()
 
     def _instruments(self) -> tuple[Instrument, ...]:
-        if self._rules is not None:
-            return instruments_of(self._rules, self.assets)
-        found = self._asked(lambda: self.broker.instruments(self.assets))
+        found: Mapping[str, Instrument] | Unknown | None = self._rules
+        if found is None:
+            found = self._asked(lambda: self.broker.instruments(self.assets))
         if isinstance(found, Unknown):
             raise DataError(f"the venue does not say how assets are traded: {found.error}")
         return instruments_of(found, self.assets)
 
     def _restore(self, history: PricePanel | None) -> None:
         """Ask the policy about all past bars again: it must answer as it did."""
-        for row in self.ledger.query("SELECT * FROM plans WHERE revision = 0"):
-            body = self.ledger.body("plans", np.datetime64(row["bar"], "ns"), 0) or {}
+        for (text,) in self.ledger.query("SELECT body FROM plans WHERE revision = 0"):
+            body = json.loads(text)
             self._turnovers[body["row"]] = float.fromhex(body["turnover"])
         done = self.ledger.query("SELECT bar FROM decisions ORDER BY bar")
         if not done:
@@ -177,7 +156,7 @@ class Session:
             raise DataError("the session goes on: give the bars since its first decision")
         start = 0
         for (text,) in done:
-            before = decision_of(self.ledger, bar := np.datetime64(text, "ns"))
+            before = decisions.decision_of(self.ledger, bar := moment(text))
             body = self.ledger.body("decisions", bar) or {}
             end = int(np.searchsorted(history.timestamps, bar, side="right"))
             bars, value = history.subset(slice(start, end)), float.fromhex(body["value"])
@@ -209,10 +188,10 @@ class Session:
         key = f"{name}-{self.ledger.head()[0]}"
         self.ledger.append("alert", self.clock.now(), id=key, name=name, open=True, text=text)
 
-    def reconcile(self) -> Reconciled:
+    def reconcile(self) -> execution.Reconciled:
         """Compare the ledger with the venue, and halt where nothing explains a difference."""
         rules = dict(zip(self.assets, self.instruments, strict=True))
-        found = reconcile(self.ledger, self.broker, self.clock, rules)
+        found = execution.reconcile(self.ledger, self.broker, self.clock, rules)
         if found.differences:
             self.halt(found.reason)
         return found
@@ -221,7 +200,7 @@ class Session:
         """Do some work; return whether it could be done, and halt where an order is unresolved."""
         try:
             work()
-        except Unresolved as error:
+        except execution.Unresolved as error:
             self.halt(str(error))
             return False
         return True
@@ -254,7 +233,7 @@ class Session:
         if self.clock.now() < closed:
             raise DataError(f"the bar of {time_text(bar)} is not closed yet: wait for its end")
         deadline = closed + self.max_delay
-        if not self._guarded(lambda: resolve(self.ledger, self.broker, self.clock)):
+        if not self._guarded(lambda: execution.resolve(self.ledger, self.broker, self.clock)):
             return phase or self.skip(bar, self.ledger.trading[1])
         try:
             if not phase:
@@ -273,12 +252,12 @@ class Session:
 
     def value(self, bars: PricePanel) -> Decimal:
         """Write the value of the account at the close of the last of some bars; return it."""
-        poll(self.ledger, self.broker, self.clock)
-        account, prices = self.ledger.holdings, closes(self.predictor, bars)
+        execution.poll(self.ledger, self.broker, self.clock)
+        account, prices = self.ledger.holdings, decisions.closes(self.predictor, bars)
         bar, value = bars.timestamps[-1].astype("datetime64[ns]"), account.value(prices)
         stop = self._stop().at(float(value), self.limits) if self.limits else DrawdownStop()
         if self.ledger.body("valuations", bar) is None:
-            told = valued(account, prices) | {"stop": asdict(stop)}
+            told = decisions.valued(account, prices) | {"stop": asdict(stop)}
             self.ledger.append("valuation", self.clock.now(), bar, **told)
         return value
 
@@ -293,7 +272,7 @@ class Session:
     def _check_order(self, bar: np.datetime64) -> None:
         """Reject a bar that is not after those that were there already."""
         last = self.ledger.query("SELECT max(bar) FROM bars")[0][0]
-        if last is not None and bar < np.datetime64(last, "ns"):
+        if last is not None and bar < moment(last):
             raise DataError(f"a later bar, of {time_text(np.datetime64(last))}, was there already")
 
     def _unfit(self, closed: np.datetime64, deadline: np.datetime64) -> str:
@@ -344,48 +323,23 @@ class Session:
 
     def _decide_at(self, bars: PricePanel, bar: np.datetime64, delisted: Sequence[str]) -> None:
         """Value the account at the close, ask the policy, and commit its answer."""
-        account, now = self.ledger.holdings, self.clock.now()
-        prices = closes(self.predictor, bars)
+        account, prices = self.ledger.holdings, decisions.closes(self.predictor, bars)
         value = float(account.value(prices))
-        weights = account.weights(prices)
-        decision = self._answer(bars, weights, value, delisted)
-        missed = self._missed_before(bar)
-        ideal = ideal_trade(
-            *(decision, self.predictor.simulator, value, weights),
+        decision = self._answer(bars, account.weights(prices), value, delisted)
+        decisions.write_decision(
+            *(self.ledger, self.predictor, self.clock.now(), decision, value),
+            delisted=delisted,
             turnovers=self._turnovers_before(decision.row),
+            usual=self._usual(decision.row),
         )
-        with self.ledger.batch():
-            self.ledger.append(
-                "decision", now, bar,
-                row=decision.row,
-                dtype=str(decision.action.dtype),
-                action=hexadecimal(decision.action),
-                weights=hexadecimal(weights),
-                value=value.hex(),
-                delisted=list(delisted),
-                ideal=ideal,
-                missed=missed,
-            )  # fmt: skip
-            self.ledger.append("phase", now, bar, phase=DECIDED)
 
-    def _missed_before(self, bar: np.datetime64) -> dict[str, Any]:
-        """Return what the account would have done at the bars since the last decision, by bar."""
-        sql = "SELECT max(bar) FROM decisions WHERE bar < ?"
-        last, found = self.ledger.query(sql, str(bar))[0][0], {}
-        for each in self.predictor.answers if last is not None else ():
-            time = each.timestamp.astype("datetime64[ns]")
-            if np.datetime64(last, "ns") < time < bar:
-                held = self.ledger.body("valuations", time) or self.ledger.body("valuations", bar)
-                account, market = account_of(held or {}, self.assets), self.predictor.market
-                prices = tuple(map(decimal_of, last_prices(market, each.row)))
-                told = valued(account, prices)
-                given = self.predictor.simulator, float(told["value"]), account.weights(prices)
-                found[str(time)] = {
-                    "value": told["value"],
-                    "prices": told["prices"],
-                    "ideal": ideal_trade(each, *given),
-                }
-        return found
+    def _usual(self, row: int) -> decisions.Range | None:
+        """Return the range that the features had before the first decision, by default at a row."""
+        if self._range is None:
+            first = self.ledger.query("SELECT body FROM decisions ORDER BY bar LIMIT 1")
+            start = json.loads(first[0][0])["row"] if first else row
+            self._range = decisions.usual_range(self.predictor.market, start)
+        return self._range
 
     def _plan_at(self, bar: np.datetime64, deadline: np.datetime64) -> None:
         """Size the orders of a decision by the prices of now, and commit them.
@@ -396,13 +350,14 @@ class Session:
         simulator = self.predictor.simulator
         if simulator.rules["next_open"][0]:
             self.clock.sleep(_TICK)
-            poll(self.ledger, self.broker, self.clock)  # what was delisted is money by now
+            # what was delisted is money by now
+            execution.poll(self.ledger, self.broker, self.clock)
         quotes = self._asked(lambda: self.broker.quotes(self.assets), deadline)
         if isinstance(quotes, Unknown):
             raise DataError(f"there are no prices in time: {quotes.error}")
         if self.clock.now() > deadline:
             raise DataError("it is too late to trade for this bar")
-        account, decision = self.ledger.holdings, decision_of(self.ledger, bar)
+        account, decision = self.ledger.holdings, decisions.decision_of(self.ledger, bar)
         nothing = Quote(Decimal("NaN"), tradable=False)
         found = [quotes.get(name, nothing) for name in self.assets]
         prices = tuple(
@@ -426,8 +381,8 @@ class Session:
         )
         self._turnovers[decision.row] = planned.turnover
         sized = orders_of(planned, account, self.instruments, prices)
-        told = described(sized, decision.row)
-        commit_plan(self.ledger, self.clock, bar, sized.units, prices, deadline, told)
+        told = decisions.described(sized, decision.row)
+        decisions.commit_plan(self.ledger, self.clock, bar, sized.units, prices, deadline, told)
 
     def _turnovers_before(self, row: int) -> list[float]:
         period = self.predictor.simulator.lanes.turnovers.shape[1]
@@ -437,8 +392,8 @@ class Session:
         """Send the orders of a bar and settle; return the phase that it ends in."""
         rules = dict(zip(self.assets, self.instruments, strict=True))
         try:
-            phase, reason = rebalance(self.ledger, self.broker, self.clock, bar, rules)
-        except Unresolved as error:
+            phase, reason = execution.rebalance(self.ledger, self.broker, self.clock, bar, rules)
+        except execution.Unresolved as error:
             self.halt(str(error))
             return self.ledger.phase(bar)
         self.reconcile()

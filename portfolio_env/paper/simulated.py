@@ -5,12 +5,12 @@ Money and units are exact decimals; what is charged by a rate is rounded to ``MO
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, Context, Decimal
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -18,64 +18,26 @@ from portfolio_env.live.instruments import Instrument, instruments_of
 from portfolio_env.live.money import ZERO, decimal_of, exactly, scaled_down
 from portfolio_env.paper.broker import (
     Accepted,
+    Accrual,
     Activity,
     Balances,
     Capabilities,
+    Clock,
     NotFound,
     OrderReport,
+    Prices,
     Quote,
     Refused,
 )
-from portfolio_env.paper.clock import Clock
 from portfolio_env.paper.faults import Faults
 from portfolio_env.paper.journal import Journal
-from portfolio_env.paper.orders import Fill, Flow, Order, State, changes_of
+from portfolio_env.paper.orders import Fill, Flow, Order, State, changes_of, moment
 from portfolio_env.simulation.cost_models import Costs, checked_rates, half_spreads
 
 MONEY = Decimal("1e-20")
 _WIDE = Context(prec=80)
 _SHORT = Context(prec=34, rounding=ROUND_DOWN)
 _NOW, _NEVER = np.timedelta64(0, "ns"), np.datetime64("1700-01-01", "ns")
-
-
-class Accrual(NamedTuple):
-    """Interest and delistings of a moment.
-
-    Attributes:
-        at: The moment.
-        rates: Interest that a unit of cash earns, of debt pays, of a short position pays.
-        prices: Prices by asset at which short positions pay.
-        delisted: Money by asset that a unit becomes.
-    """
-
-    at: np.datetime64
-    rates: tuple[Decimal, Decimal, Decimal]
-    prices: Mapping[str, Decimal]
-    delisted: Mapping[str, Decimal]
-
-
-class Prices(Protocol):
-    """Prices protocol: what a simulated venue knows of the market."""
-
-    def quote(self, asset: str, at: np.datetime64) -> Quote | None:
-        """Return the price of an asset at a moment; None where it never had one."""
-        ...
-
-    def impact(self, asset: str, at: np.datetime64) -> float:
-        """Return the coefficient of the square root of the money traded."""
-        ...
-
-    def capacity(self, asset: str, at: np.datetime64) -> Decimal | None:
-        """Return the money that orders of the bar can be filled with; None is any."""
-        ...
-
-    def share(self, asset: str, bar: np.datetime64) -> Decimal:
-        """Return the largest share of an order of a bar that is filled."""
-        ...
-
-    def accruals(self, since: np.datetime64, until: np.datetime64) -> Iterator[Accrual]:
-        """Yield interest and delistings after a moment, until another."""
-        ...
 
 
 @dataclass
@@ -197,7 +159,7 @@ class SimulatedBroker:
     def cancel(self, order: Order) -> Accepted | Refused:
         """Cancel an order that is still open; the report says how far it came."""
         self._advance()
-        placed = self._of(order.id)
+        placed = self._book.latest.get(order.id)
         if placed is None:
             return Refused("there is no such order", "unknown")
         if placed.state is State.OPEN:
@@ -207,7 +169,7 @@ class SimulatedBroker:
     def find(self, order: Order) -> OrderReport | NotFound:
         """Return the state of the last order of an id."""
         self._advance()
-        placed = self._of(order.id)
+        placed = self._book.latest.get(order.id)
         return NotFound() if placed is None else placed.report
 
     def open_orders(self) -> Sequence[OrderReport]:
@@ -238,7 +200,7 @@ class SimulatedBroker:
             return Refused(f"{order.asset} is not traded here", "asset")
         if now > valid_until:
             return Refused("the request came after its validity", "late")
-        placed = self._of(order.id)
+        placed = self._book.latest.get(order.id)
         if placed is not None and placed.state is State.OPEN:
             return Refused("an open order has this id", "duplicate")
         if rules.whole(order.units, strictly=True) != order.units:
@@ -388,9 +350,6 @@ class SimulatedBroker:
                 key = f"{kind}|{name}|{accrual.at}|{len(book.records)}"
                 self._write("flow", Flow(key, kind, name, change, accrual.at).to_json())
 
-    def _of(self, order_id: str) -> _Placed | None:
-        return self._book.latest.get(order_id)
-
     def _end(self, placed: _Placed, state: State, reason: str) -> None:
         self._write("ended", {"place": placed.place, "state": state, "reason": reason})
 
@@ -410,7 +369,7 @@ class SimulatedBroker:
         book = self._book
         match kind:
             case "accepted":
-                due, order = np.datetime64(body["due"], "ns"), Order.from_json(body["order"])
+                due, order = moment(body["due"]), Order.from_json(body["order"])
                 placed = _Placed(len(book.placed), order, due)
                 book.placed.append(placed)
                 book.open[placed.place] = book.latest[order.id] = placed

@@ -19,9 +19,9 @@ from portfolio_env.files.atomic import write_json
 from portfolio_env.html import Section, bullets, facts, paragraph, table, write_page
 from portfolio_env.live.alerts import days
 from portfolio_env.market.timeline import time_text
-from portfolio_env.paper.attribution import shortfall
+from portfolio_env.paper.attribution import RunningShortfall
 from portfolio_env.paper.ledger import Ledger
-from portfolio_env.paper.orders import Order
+from portfolio_env.paper.orders import UNFINISHED, Order, moment
 
 PAGE, RECORD = "status.html", "status.json"
 SEVERITIES = ("error", "warning", "note")
@@ -158,30 +158,31 @@ class SessionStatus:
 
 
 def session_status(
-    ledger: Ledger, now: np.datetime64 | None = None, *, bars: int | None = None
+    ledger: Ledger, now: np.datetime64 | None = None, running: RunningShortfall | None = None
 ) -> SessionStatus:
     """Return the status of a session by what its ledger holds.
 
     Args:
         ledger: The ledger.
         now: Moment of the status; that of the last event by default.
-        bars: Latest bars that are compared with the ideal account; all by default.
+        running: Sum of the shortfall so far, by which a status that is made again does not look at
+            the whole ledger again.
     """
     first, last = ledger.query("SELECT min(seq), max(seq) FROM events")[0]
     if last is None:
         raise DataError("the ledger is empty: trade a bar first")
     sql = "SELECT at, body FROM events WHERE seq = ?"
     settings = json.loads(ledger.query(sql, first)[0]["body"]).get("settings", {})
-    moment = np.datetime64(ledger.query(sql, last)[0]["at"], "ns") if now is None else now
-    values = ledger.query("SELECT bar, value, body FROM valuations ORDER BY bar")
-    valued: dict[str, Any] = json.loads(values[-1]["body"]) if values else {"prices": {}}
+    present = moment(ledger.query(sql, last)[0]["at"]) if now is None else now
+    values = ledger.query("SELECT bar, value, body FROM valuations ORDER BY bar DESC LIMIT 1")
+    valued: dict[str, Any] = json.loads(values[0]["body"]) if values else {"prices": {}}
     prices = {name: float(price) for name, price in valued["prices"].items()}
     units = ledger.all_units()
     cash = float(units.pop("", Decimal(0)))
     worth = {name: float(own) * prices.get(name, math.nan) for name, own in units.items() if own}
     value = cash + sum(worth.values())
     bar = ledger.query("SELECT max(bar) FROM plans")[0][0]
-    body = {} if bar is None else ledger.body("plans", np.datetime64(bar, "ns")) or {}
+    body = {} if bar is None else ledger.body("plans", moment(bar)) or {}
     weights = [float.fromhex(text) for text in body.get("target", [])] or [0.0]
     targets = dict(zip(ledger.assets, weights[1:], strict=False))
     positions = [
@@ -194,7 +195,7 @@ def session_status(
         )
         for name in sorted({*worth, *(name for name, own in targets.items() if own)})
     ]
-    planned = [] if bar is None else ledger.orders(np.datetime64(bar, "ns"))
+    planned = [] if bar is None else ledger.orders(moment(bar))
     state, reason = ledger.trading
     ended = ledger.query("SELECT bar, phase, reason FROM bars ORDER BY bar DESC LIMIT 1")
     told = [f"Trading is {state}{f': {reason}' if reason else ''}."]
@@ -206,32 +207,33 @@ def session_status(
     alerts = ledger.query("SELECT * FROM alerts WHERE closed = '' ORDER BY rowid DESC")
     if len(alerts) > _ALERTS:
         told.append(f"{len(alerts)} alerts are open; the last {_ALERTS} are shown.")
-    missing = shortfall(ledger, bars)
-    peak = max((float(row["value"]) for row in values), default=0.0)
+    missing, since = (running or RunningShortfall(ledger)).total()
+    # not by SQL, which takes what is damaged for 0
+    peak = max((float(row[0]) for row in ledger.query("SELECT value FROM valuations")), default=0.0)
     return SessionStatus(
         session=ledger.session,
         strategy=str(settings.get("strategy", ledger.session)),
         state=state,
         reason=reason,
         sentence=" ".join(told),
-        now=moment,
-        bar=np.datetime64(values[-1]["bar"] if values else "NaT", "ns"),
+        now=present,
+        bar=moment(values[0]["bar"] if values else "NaT"),
         value=value,
         cash=cash,
         cash_target=weights[0],
-        drawdown=1 - float(values[-1]["value"]) / peak if peak > 0 else 0.0,
+        drawdown=1 - float(values[0]["value"]) / peak if peak > 0 else 0.0,
         positions=positions,
-        open_orders=[_order(ledger, own) for own in ledger.orders(unfinished=True)],
+        open_orders=[_order(ledger, own) for own in ledger.orders(states=UNFINISHED)],
         plan=[_order(ledger, own) for own in planned],
-        shortfall={str(name): float(money) for name, money in missing.sum().items()},
-        since=np.datetime64(missing.index[0] if len(missing) else "NaT", "ns"),
+        shortfall=missing,
+        since=moment(since or "NaT"),
         notes=settings.get("notes", ()),
         bars=_counts(ledger, "bars", "phase"),
         orders=_counts(ledger, "orders", "state"),
         alerts=[
             Alarm(
                 each["text"],
-                np.datetime64(each["opened"], "ns"),
+                moment(each["opened"]),
                 "error" if each["name"] in _ERRORS else "warning",
             )
             for each in alerts[:_ALERTS]

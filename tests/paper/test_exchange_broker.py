@@ -14,7 +14,7 @@ from helpers.venue.dialects import rules
 from portfolio_env.errors import ArgumentError
 from portfolio_env.paper import Accepted, NotFound, Order, Refused, SimulatedClock, State, Unknown
 from portfolio_env.paper.exchange import AddressError, ExchangeBroker, sandbox
-from portfolio_env.paper.exchange.addresses import addresses, guard
+from portfolio_env.paper.exchange.venues import addresses, guard
 
 DIALECTS = ("binance", "kraken")
 START = "2024-01-01T12:00:30"

@@ -16,7 +16,7 @@ from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import read_json, write_json
 from portfolio_env.live import AccountOptions, Predictor
 from portfolio_env.paper import Ledger
-from portfolio_env.paper.service.command import KEY, SECRET, PaperOptions, paper
+from portfolio_env.paper.exchange.command import KEY, SECRET, PaperOptions, paper
 
 ASSETS = SYMBOLS["binance"]
 CAPITAL = AccountOptions(capital=10_000.0)

@@ -15,8 +15,15 @@ from portfolio_env import PortfolioEnv, load_market
 from portfolio_env.live import AlertBounds, Predictor
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.paper import SimulatedClock
-from portfolio_env.paper.exchange import ExchangeBroker, sandbox
-from portfolio_env.paper.service import ExchangeFeed, FileSink, Outbox, Scheduler, watch
+from portfolio_env.paper.exchange import (
+    ExchangeBroker,
+    ExchangeFeed,
+    FileSink,
+    Outbox,
+    Scheduler,
+    sandbox,
+    watch,
+)
 from portfolio_env.paper.session import Session
 
 HOUR = 3_600_000

@@ -16,7 +16,7 @@ from helpers.venue.dialects import rules
 from test_exchange_day import HOUR, START, walk
 
 from portfolio_env.paper import Ledger
-from portfolio_env.paper.service.command import KEY, SECRET
+from portfolio_env.paper.exchange.command import KEY, SECRET
 
 KILLS, HOURS = int(os.environ.get("KILLS", "5")), 12
 TESTS = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ import pytest
 from portfolio_env.errors import ArgumentError
 from portfolio_env.live import AlertBounds
 from portfolio_env.paper import Ledger, SimulatedClock
-from portfolio_env.paper.service import FileSink, LogSink, Outbox, WebhookSink, watch
+from portfolio_env.paper.exchange import FileSink, LogSink, Outbox, WebhookSink, watch
 
 START = np.datetime64("2024-01-01", "ns")
 SECOND = np.timedelta64(1, "s")
@@ -192,7 +192,7 @@ import sys, itertools
 from pathlib import Path
 import numpy as np
 from portfolio_env.paper import Ledger, SystemClock
-from portfolio_env.paper.service import FileSink, Outbox
+from portfolio_env.paper.exchange import FileSink, Outbox
 folder = Path(sys.argv[1])
 ledger = Ledger.of(folder)
 ledger.start(np.datetime64("2024-01-01", "ns"), "s", ("A",))

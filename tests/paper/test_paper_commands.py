@@ -77,7 +77,7 @@ def test_a_replay_is_shown_checked_and_exported(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algo", ["ppo", "sac"])
+@pytest.mark.parametrize("algo", ["ppo", "sac", "direct"])
 def test_a_run_on_paper_is_its_backtest(tmp_path, algo):
     run = made_run(tmp_path / "run", algo=algo, market=MARKET)
     told = replayed(Replay(run))

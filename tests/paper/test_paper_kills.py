@@ -13,6 +13,7 @@ from helpers.paper.trader import trade
 
 from portfolio_env.paper import Fill, Ledger
 from portfolio_env.paper.journal import Journal
+from portfolio_env.paper.orders import UNFINISHED
 
 KILLS = int(os.environ.get("PAPER_KILLS", "5"))
 
@@ -53,4 +54,4 @@ def _check(folder):
     assert sorted(own.trade_id for own in theirs) == sorted(own.trade_id for own in ledger.fills())
     assert {own.trade_id: own for own in theirs} == {own.trade_id: own for own in ledger.fills()}
     assert len(ledger.query("SELECT 1 FROM decisions")) == len(ledger.query("SELECT 1 FROM bars"))
-    assert not ledger.orders(unfinished=True)
+    assert not ledger.orders(states=UNFINISHED)

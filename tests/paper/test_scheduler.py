@@ -12,8 +12,8 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.live import Predictor
 from portfolio_env.paper import SimulatedClock, Unknown
 from portfolio_env.paper.broker import Quote
+from portfolio_env.paper.exchange import Reading, Scheduler, Timing
 from portfolio_env.paper.ledger import Ledger
-from portfolio_env.paper.service import Reading, Scheduler, Timing
 from portfolio_env.paper.session import Session
 from portfolio_env.paper.simulated import SimulatedBroker
 

@@ -9,8 +9,9 @@ from helpers.paper.crashes import SECONDS, START, World
 
 from portfolio_env.errors import DataError
 from portfolio_env.paper import Balances, Flow, Quote, Refused, Unknown, execution
+from portfolio_env.paper.execution import SKEW, accept
 from portfolio_env.paper.faults import Faults
-from portfolio_env.paper.reconciliation import SKEW, accept
+from portfolio_env.paper.orders import UNFINISHED
 from portfolio_env.paper.session import Session
 
 
@@ -126,7 +127,7 @@ def test_an_order_that_nobody_can_say_anything_of_halts(monkeypatch):
     assert phase == "planned"
     assert world.ledger.trading[0] == "halted"
     assert "cannot be found out" in world.ledger.trading[1]
-    (order, *_) = world.ledger.orders(unfinished=True)
+    (order, *_) = world.ledger.orders(states=UNFINISHED)
     assert world.ledger.order_state(order.id) == "unknown"  # never at an end by exhaustion
     del world.venue.find, world.venue.submit
     with pytest.raises(DataError, match=f"those that are: {order.id}"):

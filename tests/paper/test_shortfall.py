@@ -1,19 +1,22 @@
 """The causes of a shortfall sum to the difference of the paper account and the ideal one."""
 
 import itertools
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
 import pytest
 from helpers import examples
-from helpers.paper.crashes import COSTS
+from helpers.paper.crashes import COSTS, World
 from hypothesis import given
 from hypothesis import strategies as st
 
 from baselines import make_baseline
 from portfolio_env import PortfolioEnv, load_market
-from portfolio_env.live import Instrument, Predictor, RiskLimits
-from portfolio_env.paper.attribution import KINDS, shortfall
+from portfolio_env.live import AlertBounds, Instrument, Predictor, RiskLimits
+from portfolio_env.paper.attribution import KINDS, RunningShortfall, shortfall
+from portfolio_env.paper.decisions import outside, usual_range
+from portfolio_env.paper.exchange.alerts import firing
 from portfolio_env.paper.faults import Faults
 from portfolio_env.paper.replay import replay
 
@@ -103,5 +106,40 @@ def test_the_causes_sum_to_the_difference(seed, kinds, execution):
     table = shortfall(ledger)
     total, most = expected(ledger)
     assert table.to_numpy().sum() == pytest.approx(total, abs=1e-9 * most)
-    latest = shortfall(ledger, bars=7)
-    assert latest.equals(table.iloc[-len(latest) :]) and len(latest) >= 7
+
+
+def test_the_running_sum_is_that_of_the_whole_account():
+    world = World(faults=Faults(seed=1, partial=0.3, refused=0.2), costs=COSTS)
+    running, session = RunningShortfall(world.ledger), None
+    for row in range(30, 44):
+        if row % 5 == 2:
+            continue  # missed: its cause is known at the next decision
+        _, session = world.trade(row, session)
+        session = session if row % 4 else None
+        total, since = running.total()
+        whole = shortfall(world.ledger)
+        assert total == pytest.approx(whole.sum().to_dict(), rel=1e-12, abs=1e-9)
+        assert since == (whole.index[0] if len(whole) else "")
+    assert running._after > 0 and total["missed"] != 0
+
+
+def test_costs_above_the_model_and_other_features_than_before_fire_alerts():
+    market = load_market("synthetic?bars=260&assets=3&seed=3")
+    dear = {"*": Instrument(lot=Decimal(0), fee_bps=Decimal(60))}
+    features = np.array(market.features)
+    features[235:] = 10.0
+    strange = replace(market, features=features)
+
+    def fired(market, **paper):
+        env = PortfolioEnv(market, **RULES, costs={"commission_bps": 10})
+        predictor = Predictor(make_baseline("random", market), env)
+        return firing(replay(predictor, 230, 260, **paper).ledger, AlertBounds())
+
+    assert not {"costs", "features"} & fired(market).keys()
+    told = fired(strange, instruments=dear)
+    assert "0.50 % or more of the money traded is paid beyond" in told["costs"]
+    assert "100.0 % of the features' values of 20 bars" in told["features"]
+    before = usual_range(market, 230)
+    assert all(map(np.array_equal, usual_range(strange, 230), before))  # nothing later is in it
+    usually = [outside(market, row, before) for row in range(market.warmup, 230)]
+    assert np.mean(usually) == pytest.approx(0.01, abs=0.005)

@@ -15,26 +15,26 @@ from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.live.instruments import Instrument
 from portfolio_env.live.money import ZERO, decimal_of, exactly
 from portfolio_env.paper.broker import (
+    SECOND,
     Accepted,
     Activity,
     Balances,
     Capabilities,
+    Clock,
     NotFound,
     OrderReport,
     Quote,
     Refused,
     Unknown,
 )
-from portfolio_env.paper.clock import SECOND, Clock
-from portfolio_env.paper.exchange.addresses import AddressError, guard
-from portfolio_env.paper.exchange.quotes import (
+from portfolio_env.paper.exchange.market_data import (
     client_of,
     currency_of,
     instrument_of,
     middles,
     symbols_of,
 )
-from portfolio_env.paper.exchange.venues import venue_of
+from portfolio_env.paper.exchange.venues import AddressError, guard, venue_of
 from portfolio_env.paper.orders import Fill, Flow, Order, State
 
 T = TypeVar("T")

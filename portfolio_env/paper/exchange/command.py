@@ -26,30 +26,30 @@ from portfolio_env.live.predictor import Predictor
 from portfolio_env.live.risk_limits import read_limits
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import bar_spacing, time_text
-from portfolio_env.paper.broker import Broker, Unknown
-from portfolio_env.paper.clock import Clock, SystemClock
+from portfolio_env.paper.attribution import RunningShortfall
+from portfolio_env.paper.broker import Broker, Clock, SystemClock, Unknown
 from portfolio_env.paper.exchange import ExchangeBroker, sandbox
+from portfolio_env.paper.exchange.alerts import FileSink, LogSink, Outbox, Sink, WebhookSink, watch
 from portfolio_env.paper.exchange.broker import ALLOWANCE
-from portfolio_env.paper.exchange.quotes import (
+from portfolio_env.paper.exchange.market_data import (
+    ExchangeFeed,
+    Feed,
     TickerPrices,
     client_of,
     currency_of,
     instrument_of,
+    panel_of,
     symbols_of,
 )
+from portfolio_env.paper.exchange.scheduler import Scheduler, Timing
 from portfolio_env.paper.ledger import LEDGER, Ledger
-from portfolio_env.paper.service.feed import ExchangeFeed, Feed, panel_of
-from portfolio_env.paper.service.outbox import FileSink, LogSink, Outbox, Sink, WebhookSink
-from portfolio_env.paper.service.scheduler import Scheduler, Timing
-from portfolio_env.paper.service.watch import watch
+from portfolio_env.paper.orders import moment
 from portfolio_env.paper.session import Session
 from portfolio_env.paper.simulated import SimulatedBroker
 from portfolio_env.paper.status import session_status, write_status
 from portfolio_env.simulation.cost_models import checked_rates
 
 ALERTS, IDENTITY, PULSE, VENUE = "alerts.jsonl", "session.json", "pulse.json", "venue.db"
-RECENT = 1000
-"""Bars that the page compares with the ideal account: it stays quick in a long session."""
 KEY, SECRET = "PORTFOLIO_ENV_API_KEY", "PORTFOLIO_ENV_API_SECRET"
 """Environment variables of the credentials of a test network; they are stored nowhere."""
 
@@ -136,8 +136,7 @@ def paper(
             settings={"notes": list(notes), **own},
         )
         resources.enter_context(_opened(session, feed, folder))
-        outbox = Outbox(session.ledger, sinks, clock)
-
+        outbox, running = Outbox(session.ledger, sinks, clock), RunningShortfall(session.ledger)
         shown = [-1]  # event that the page was last written after
 
         def pulse() -> None:
@@ -146,7 +145,7 @@ def paper(
             beat = {"at": str(clock.now()), "process": os.getpid()}
             write_json(folder / PULSE, beat)
             if (head := session.ledger.head()[0]) != shown[0]:
-                write_status(session_status(session.ledger, clock.now(), bars=RECENT), folder)
+                write_status(session_status(session.ledger, clock.now(), running), folder)
                 shown[0] = head
 
         scheduler = Scheduler(session, feed, clock, timing, pulse)
@@ -264,7 +263,7 @@ def _opened(session: Session, feed: Feed, folder: Path) -> Iterator[Session]:
         finally:
             ledger.close()
         if rows[0][0] is not None:
-            first, last = (np.datetime64(text, "ns") for text in rows[0])
+            first, last = (moment(text) for text in rows[0])
             history = _history(session.predictor.market.panel, feed, first, last)
     session.open(history)
     try:
@@ -310,7 +309,7 @@ def _told(session: Session) -> str:
     rows = ledger.query("SELECT bar, phase, reason FROM bars ORDER BY bar DESC LIMIT 1")
     if not rows:
         return "No bar has closed yet; nothing was traded."
-    bar = np.datetime64(rows[0]["bar"], "ns")
+    bar = moment(rows[0]["bar"])
     reason = f" ({rows[0]['reason']})" if rows[0]["reason"] else ""
     value = ledger.query("SELECT value FROM valuations ORDER BY bar DESC LIMIT 1")
     worth = f"; the account is worth {float(value[0][0]):,.2f}" if value else ""

@@ -16,11 +16,11 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.live.money import decimal_of, exactly
 from portfolio_env.live.planning import last_prices
 from portfolio_env.market.timeline import bar_spacing, time_text
-from portfolio_env.paper.broker import Unknown
-from portfolio_env.paper.clock import SECOND, Clock
-from portfolio_env.paper.execution import MISSED
-from portfolio_env.paper.service.feed import Feed, Reading, expected, is_final, panel_of
-from portfolio_env.paper.session import ENDINGS, REVISED, Session
+from portfolio_env.paper.broker import SECOND, Clock, Unknown
+from portfolio_env.paper.exchange.market_data import Feed, Reading, expected, is_final, panel_of
+from portfolio_env.paper.ledger import ENDINGS, MISSED, REVISED
+from portfolio_env.paper.orders import moment
+from portfolio_env.paper.session import Session
 
 _LONGEST = 30 * SECOND  # between two readings
 _PULSE = 60 * SECOND  # longest sleep: a clock that jumped and a machine that slept are noticed
@@ -161,7 +161,7 @@ class Scheduler:
         """Write that the bars before one, since the session's last, were missed."""
         ledger, length = self.session.ledger, self.feed.length
         last = ledger.query("SELECT max(bar) FROM bars")[0][0]
-        time = bar if last is None else np.datetime64(last, "ns")
+        time = bar if last is None else moment(last)
         while time < bar:
             if ledger.phase(time) not in ENDINGS:
                 reason = "stopped in the middle of it" if ledger.phase(time) else "nobody was there"
