@@ -40,8 +40,8 @@ __all__ = [
 
 _MODULES = {
     "actor_critic": ("PerAssetActorCritic",),
+    "encoding.market_rows": ("MarketRows",),
     "market_extractor": ("MarketExtractor",),
-    "market_rows": ("MarketRows",),
     "policies": ("PerAssetActorCriticPolicy", "PerAssetSACPolicy"),
     "saving": ("export_zip", "load_agent", "load_zip", "save_agent"),
     "sb3.algorithms": ("bind_market", "make_agent", "policy_for"),
@@ -55,7 +55,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _MODULE_OF[name] not in ("actor_critic", "market_rows"):
+    if _MODULE_OF[name] not in ("actor_critic", "encoding.market_rows"):
         import_module("agents.policies")  # enters their names into SB3's tables, too
     value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     globals()[name] = value
