@@ -150,6 +150,25 @@ def _backtest(assets: int, name: str, bars: int, options: dict[str, Any]) -> flo
     return taken
 
 
+def attention(assets: int, **options: Any) -> tuple[float, str]:
+    """Return milliseconds per bar of a forward and backward pass of the `gat` encoder."""
+    import torch as th
+
+    from agents.encoding.market_encoder import MarketEncoder, market_tensors
+    from agents.networks import make_encoder
+    from portfolio_env import load_market
+
+    market = load_market(f"synthetic?assets={assets}&bars=400")
+    encoder = MarketEncoder(make_encoder("gat", market.n_features, 60, **options))
+    encoder.bind(*market_tensors(market, "cpu"))
+    bars, taken = th.arange(200, 216), []
+    for _ in range(4):
+        start = process_time()
+        encoder(bars).square().sum().backward()
+        taken.append(process_time() - start)
+    return 1e3 * min(taken[1:]) / len(bars), "ms per bar"
+
+
 def _name(assets: int) -> str:
     return f"synthetic?assets={assets}&bars={BARS}"
 
@@ -165,6 +184,8 @@ PARTS: dict[str, Part] = {
     "PPO, tcn_gnn_lstm_small, 8 drawn": lambda n: ppo(n, **TCN, **SAMPLED),
     "PPO, gat, 8 drawn": lambda n: ppo(n, groups=32, **GAT, **SAMPLED),
     "PPO, gat of 10 neighbours, 8 drawn": lambda n: ppo(n, groups=32, **GAT, **NEAR, **SAMPLED),
+    "gat, a pass over all pairs": attention,
+    "gat, a pass over 10 neighbours": lambda n: attention(n, neighbours=10),
     "estimate, per_asset": estimated,
     "estimate, all assets": lambda n: estimated(n, universe=0),
     "estimate, full features": lambda n: estimated(n, features="full"),
