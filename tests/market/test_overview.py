@@ -20,6 +20,12 @@ PANEL = PricePanel(DAYS.to_numpy(), ("OLD", "NEW", "GONE", "<HALT>"), CLOSE, vol
 MARKET = load_market(PANEL, features=["return_1", "known"])
 
 
+def test_dots_stand_for_two_assets_or_more():
+    assert repr(MARKET).startswith("Market(4 assets OLD, NEW, GONE, <HALT>; 10 bars")
+    five = load_market("synthetic?bars=60&assets=5", features="none")
+    assert "5 assets A00, A01, A02, ...;" in repr(five)
+
+
 @pytest.mark.parametrize(
     ("asset", "when", "says"),
     [
