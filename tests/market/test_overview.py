@@ -94,7 +94,7 @@ def test_one_column_is_a_wide_frame():
 
 
 def test_panels_and_markets_introduce_themselves_in_a_line():
-    text = "4 assets OLD, NEW, GONE, ...; 10 bars from 2024-01-01 to 2024-01-12"
+    text = "4 assets OLD, NEW, GONE, <HALT>; 10 bars from 2024-01-01 to 2024-01-12"
     assert repr(PANEL) == f"PricePanel({text}; close, volume)"
     assert repr(MARKET).startswith(f"Market({text}; 2 features; ")
     alone = PANEL.subset(columns=[0])
