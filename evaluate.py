@@ -24,6 +24,7 @@ from agents.settings.files import file_of, read_settings, settings_of
 from agents.settings.market import MarketConfig, refuse_no_run
 from portfolio_env import evaluation
 from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
+from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import Comparison, Strategy
 from portfolio_env.machine import cores
 
@@ -104,13 +105,18 @@ def evaluate(config: EvaluateConfig) -> Comparison:
     from rich.console import Console
 
     from agents.training.cards import write_card
-    from agents.training.run_folder import evaluating
+    from agents.training.run_folder import evaluating, is_writable
     from agents.training.run_records import is_run
     from agents.training.tasks import bind_policy, log_figures, open_task
     from baselines.optimisers.frontier import hindsight_frontier
     from baselines.specs import spec_of, split_specs
     from baselines.strategies import baseline_strategies, without_slow
 
+    if config.run is not None and not is_writable(config.run):
+        raise ArgumentError(
+            f"{config.run} is read-only, and an evaluation counts the use of the test range there: "
+            f"copy the folder to a place with rights, and evaluate the copy."
+        )
     specs = [spec_of(each, "scenario") for each in split_specs(config.stress) if each]
     scenarios = {each.label(each.name): evaluation.scenario_of(*each) for each in specs}
     split = config.split or ("test" if config.newer is None else "after")

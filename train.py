@@ -3,7 +3,8 @@
 import logging
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from agents.settings.files import file_of, read_settings, settings_of
 from agents.training.config import TrainConfig
 from portfolio_env.checks import check_integer
 from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.files.atomic import read_json
 
 
@@ -107,6 +108,25 @@ def _defaults(file: Path) -> TrainConfig:
     return settings_of(TrainConfig, read_settings(file), file)
 
 
+def _of_algorithm(arguments: list[str]) -> str | None:
+    """Return where options of algorithms go, if one stands among the arguments itself."""
+    from agents.direct.training import DirectOptions
+    from agents.sb3.classes import ALGORITHMS, algorithm_class, parameters_of
+
+    known = {field.name for field in fields(DirectOptions)} | {"net_arch"}
+    for algo in ALGORITHMS:
+        with suppress(PortfolioError):  # of an extra that is not installed
+            known |= parameters_of(algorithm_class(algo))
+    own = {field.name for kind in (Command, TrainConfig) for field in fields(kind)}
+    for at, argument in enumerate(arguments):
+        name, _, value = argument.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if argument.startswith("--") and name in known - own:
+            value = value or next(iter(arguments[at + 1 :]), "...")
+            return f"{name} is of the algorithm: --algo-options '{{\"{name}\": {value}}}'"
+    return None
+
+
 def main() -> int:
     """Run the command line; returns the exit status."""
     find_own_modules()
@@ -114,7 +134,12 @@ def main() -> int:
     def work() -> None:
         file = file_of(sys.argv[1:])
         default = tyro.MISSING_NONPROP if file is None else Command(_defaults(file))
-        command = read_arguments(Command, default=default)
+        try:
+            command = read_arguments(Command, default=default)
+        except SystemExit as stop:
+            if stop.code and (hint := _of_algorithm(sys.argv[1:])):
+                print(hint, file=sys.stderr)
+            raise
         logging.basicConfig(format="%(message)s")
         for name in ("agents", "portfolio_env.features"):
             logging.getLogger(name).setLevel(logging.INFO)

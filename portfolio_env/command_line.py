@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -103,18 +104,45 @@ def exit_status(work: Callable[[], int | None], *, stopped: str) -> int:
 
     Errors in the program itself keep their traceback; a lack of memory is none, whichever library
     says so: Python and NumPy raise ``MemoryError``, torch a ``RuntimeError`` of its allocator. Nor
-    is a path with a null character, for which Python raises a ``ValueError``.
+    is a path with a null character, for which Python raises a ``ValueError``. Where nobody reads
+    what is printed any more (``... | head``), the command ends without a message.
 
     Args:
         work: Returns the exit status; None is 0.
         stopped: Message when the user interrupts it.
 
     Returns:
-        The exit status: that of the work, 1 after an error, 130 after an interruption.
+        The exit status: that of the work, 1 after an error, 130 after an interruption, 141 when
+        the output is closed.
     """
+    try:
+        try:
+            return _status(work, stopped)
+        finally:
+            sys.stdout.flush()  # or Python would at its end, and complain by itself
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in filter(_is_closed, (sys.stdout, sys.stderr)):
+            os.dup2(nowhere, stream.fileno())
+        return 141  # 128 + SIGPIPE
+
+
+def _is_closed(stream: Any) -> bool:
+    """Return whether nobody reads the other end of a stream; False where it cannot be asked."""
+    try:
+        poll = select.poll()
+        poll.register(stream, select.POLLOUT)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # Windows; no file, as under a test
+        return False
+
+
+def _status(work: Callable[[], int | None], stopped: str) -> int:
     try:
         return work() or 0
     except (PortfolioError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and any(map(_is_closed, (sys.stdout, sys.stderr))):
+            raise
         message = f"error: {_line(error)}"
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(text in str(error) for text in _ALLOCATOR):

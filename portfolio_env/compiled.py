@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Timer
+from threading import Lock, Timer
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -71,14 +72,15 @@ def _announced(name: str) -> Iterator[None]:
         timer.cancel()
 
 
-_said: list[str] = []
+_SAID = "_PORTFOLIO_ENV_COMPILING"  # in the environment, which processes started later inherit
+_unsaid = Lock()
 
 
 def _say_once(name: str) -> None:
     """Log a warning that is seen without any set-up of logs: compilation is not a hang."""
-    if not _said:
+    if _unsaid.acquire(blocking=False) and _SAID not in os.environ:  # of several timers, one
+        os.environ[_SAID] = "1"
         _logger.warning("compiling %s to machine code, once for an installation (up to 30 s)", name)
-    _said.append(name)
 
 
 @contextmanager

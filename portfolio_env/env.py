@@ -63,7 +63,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
     Starting state:
         Bar ``start``, or a random one with ``random_start``, and ``initial_value`` in cash, or what
         ``initial`` says. ``reset(options={"t": ..., "weights": ...})`` starts one episode at a
-        given bar (a row or a date) and from given weights.
+        given bar (a row or a date) and from given weights, in any of the ways of ``initial``.
 
     Episode end:
         Terminated on ruin, when 99.9 % of the initial value are lost. Truncated after
@@ -187,7 +187,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; ``options`` may hold ``t`` (row or date) and ``weights`` (N + 1,)."""
+        """Start an episode; ``options``: ``t`` (row or date), ``weights`` (as ``initial``)."""
         t, weights = read_reset_options(options, "t", "weights")
         super().reset(seed=read_seed(seed))
         self.simulator.reset(lambda _: self.np_random, t=t, weights=weights)

@@ -193,8 +193,8 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
 
         Args:
             seed: Lane i is seeded with ``seed + i``; or one seed (or None) per lane.
-            options: ``reset_mask`` (B,) bool, ``t`` (row, date or (B,) rows), ``weights`` ((N + 1,)
-                or (B, N + 1), cash first).
+            options: ``reset_mask`` (B,) bool, ``t`` (row, date or (B,) rows), ``weights`` (as
+                ``initial``, or (B, N + 1), cash first).
         """
         mask, t, weights = read_reset_options(options, "reset_mask", "t", "weights")
         mask = _reset_mask(mask, self.num_envs)

@@ -71,11 +71,13 @@ def trade(config: TradeConfig) -> Today:
     now = np.datetime64("now", "ns") if config.as_of is None else as_timestamp(config.as_of)
     names = ("drift", "target", "drawdown", "age")
     bounds = AlertBounds(**{name: getattr(config, f"alert_{name}") for name in names})
-    from agents.training.run_folder import evaluating
+    from agents.training.run_folder import evaluating, is_writable
     from agents.training.tasks import newest_task
     from baselines.strategies import baseline_strategies
     from portfolio_env.evaluation.orders import deciding
 
+    if config.run is not None and config.out is None and not is_writable(config.run):
+        raise ArgumentError(f"{config.run} is read-only: give --out, a folder for the orders.")
     with evaluating(config.run):
         task = newest_task(
             *(config.run, config.task, config.newest, config.update),

@@ -1,5 +1,6 @@
 """The folder of a training run: everything needed to repeat, resume and evaluate it."""
 
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -278,13 +279,16 @@ def one_process(path: Path) -> Iterator[None]:
 def evaluating(path: Path | None) -> Iterator[None]:
     """Lock a run, if any, against removal and conversion while it is evaluated, by several too.
 
+    A folder without the right to write has no lock: nothing is removed there either.
+
     Raises:
         DataError: On entering, if something in the folder is a link.
     """
-    if path is None:
+    if path is not None:
+        refuse_links(path)
+    if path is None or not is_writable(path):
         yield
         return
-    refuse_links(path)
     with ExitStack() as held:
         with locked(path / _EVALUATIONS):
             locks = (path / f".evaluation-{number}.lock" for number in count())
@@ -303,6 +307,11 @@ def alone(path: Path) -> Iterator[None]:
         if any(map(is_locked, path.glob(".evaluation-*.lock"))):
             raise DataError(f"{path} is being evaluated; wait for the end of that")
         yield
+
+
+def is_writable(path: Path) -> bool:
+    """Return whether this process may write into a folder; a folder that is missing counts so."""
+    return not path.is_dir() or os.access(path, os.W_OK | os.X_OK)
 
 
 def is_locked(lock: Path) -> bool:

@@ -360,10 +360,14 @@ def _solve(problem: Problem, estimator: BaseOptimization) -> FloatArray:
 
 def _fit(problem: Problem, estimator: BaseOptimization) -> FloatArray:
     try:
-        with warnings.catch_warnings():
-            # so solutions are reported that are short of the tolerance
+        # Solutions are refused that are short of the tolerance. Where several are asked for at
+        # once, skfolio sets filters of its own: there a warning cannot be made an error.
+        with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("error", UserWarning)
             weights = estimator.fit(completed(problem.returns)).weights_
+        for each in told:
+            if issubclass(each.category, UserWarning):
+                raise UserWarning(each.message)
     except (OptimizationError, UserWarning) as error:
         raise PortfolioError(
             f"{type(estimator).__name__} found no weights of {len(problem.assets)} assets at "

@@ -29,7 +29,7 @@ _LINE = 80  # characters
 INTERVALS = ("growth %", "Sharpe")  # whose intervals a narrow table leaves to the files
 LESS_WANTED = (
     *("remark", "set", "deflated vs cash", "#", "cost %", "turnover", "drawdown %", "p", "Sharpe"),
-    "Sharpe vs",
+    "Sharpe difference",
 )
 """Columns that a narrow terminal goes without, the first first."""
 

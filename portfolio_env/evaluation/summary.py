@@ -38,8 +38,8 @@ LEGEND = (
     "future: upper bounds, not competitors.",
     "Brackets hold 95 % intervals of a stationary bootstrap of time: sampling variation "
     "within this period, not other markets or periods.",
-    "Sharpe vs is the Sharpe ratio less that of the benchmark (Ledoit & Wolf 2008): leverage buys "
-    "growth on a rising market, but no higher Sharpe ratio.",
+    "Sharpe difference is the Sharpe ratio less that of the benchmark (Ledoit & Wolf 2008): "
+    "leverage buys growth on a rising market, but no higher Sharpe ratio.",
     "p is the chance of a difference in growth to the benchmark as large as this where there is no "
     "true one, for one strategy taken alone, by the bootstrap of the interval beside it.",
     "Deflated vs cash is the probability that the true Sharpe ratio is above the largest that as "
@@ -306,7 +306,7 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
         "turnover": _texts(table, "{:.1f}", "annual_turnover"),
         "cost %": _texts(table, "{:.2f}", "cost_drag", scale=100),
         against: _texts(table, "{:+.1f}", "growth_difference", scale=100, bounds=True),
-        "Sharpe vs": _texts(table, "{:+.2f}", "sharpe_difference", bounds=True),
+        "Sharpe difference": _texts(table, "{:+.2f}", "sharpe_difference", bounds=True),
         "p": _texts(table, "{:.3f}", "growth_difference_p"),
         "deflated vs cash": _texts(table, "{:.2f}", "deflated_sharpe"),
         "set": table["in_confidence_set"].map({1.0: "yes", 0.0: "no"}).fillna(""),
@@ -314,7 +314,7 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
     }
     duplicate_of, benchmark = comparison.duplicate_of, comparison.benchmark
     equal = [name for name in duplicate_of if duplicate_of[name] == duplicate_of[benchmark]]
-    for column in (against, "Sharpe vs"):
+    for column in (against, "Sharpe difference"):
         texts[column][equal] = ""
     return pd.DataFrame(texts)
 

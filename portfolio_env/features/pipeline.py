@@ -229,6 +229,12 @@ class FeaturePipeline:
                 f"the pipeline was fitted on features {self.names} of assets "
                 f"{self.assets or 'any'}, here are {names} of {panel.assets}: fit it again"
             )
+        scaled = {feature.name for feature in chosen if feature.scaled}
+        if self.names is not None and self.scalers.keys() != scaled:
+            odd = ", ".join(sorted(self.scalers.keys() ^ scaled))
+            raise DataError(
+                f"the pipeline lacks scalers, or has those of features without: {odd}; fit it again"
+            )
         for feature in chosen:
             if feature.function is not None:
                 check_once(feature, panel, self.reference)
@@ -318,6 +324,14 @@ class FeaturePipeline:
             pipeline.scalers = {
                 name: Scaler.from_dict(stored) for name, stored in fitted["scalers"].items()
             }
+            rows = {1, len(pipeline.assets)}
+            for name, scaler in pipeline.scalers.items():
+                if scaler.kind != pipeline.scaler or len(scaler.numbers) not in rows:
+                    raise ArgumentError(
+                        f"the {scaler.kind} scaler of {name} for {len(scaler.numbers)} assets is "
+                        f"none of this pipeline: it has {pipeline.scaler} scalers for "
+                        f"{len(pipeline.assets) or 'all'} assets; fit it again."
+                    )
             pipeline.vocabularies = {
                 name: tuple(labels) for name, labels in fitted["vocabularies"].items()
             }

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import FloatArray
+from portfolio_env.names import unknown
 
 SCALERS = ("robust", "standard", "rank")
 _RANKS = np.linspace(0, 1, 101)
@@ -56,8 +58,23 @@ class Scaler:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Scaler:
-        """Invert ``to_dict``."""
-        return cls(str(plain["kind"]), np.array(plain["numbers"], np.float64))
+        """Invert ``to_dict``.
+
+        Raises:
+            ArgumentError: If the kind is unknown, or the numbers are not those of the kind.
+        """
+        kind, numbers = str(plain["kind"]), np.array(plain["numbers"], np.float64)
+        if kind not in SCALERS:
+            raise unknown("scaler", kind, SCALERS)
+        width = len(_RANKS) if kind == "rank" else 2
+        if numbers.ndim != 2 or not len(numbers) or numbers.shape[1] != width:
+            raise ArgumentError(
+                f"a {kind} scaler of shape {numbers.shape} must have {width} numbers in a row, "
+                "of all assets or of each."
+            )
+        if kind != "rank" and (numbers[:, 1] <= 0).any():
+            raise ArgumentError(f"a {kind} scaler divides by {numbers[:, 1].min():g}, not above 0.")
+        return cls(kind, numbers)
 
 
 def _numbers(kind: str, values: FloatArray) -> FloatArray:

@@ -27,7 +27,8 @@ def fields_of(panel: PricePanel) -> list[str]:
 def summary(panel: PricePanel) -> str:
     """Return assets and range in a few words."""
     count, bars = len(panel.assets), len(panel.timestamps)
-    names = ", ".join(map(printable, panel.assets[:3])) + (", ..." if count > 3 else "")
+    shown = panel.assets if count <= 4 else panel.assets[:3]  # dots stand for two or more
+    names = ", ".join(map(printable, shown)) + (", ..." if count > 4 else "")
     first, last = (str(panel.timestamps[row])[:10] for row in (0, -1))
     return f"{count} asset{'s' * (count != 1)} {names}; {bars} bars from {first} to {last}"
 

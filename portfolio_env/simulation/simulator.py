@@ -189,14 +189,19 @@ class Simulator:
         if isinstance(initial, str):
             check_choice("initial", initial, ("cash", "equal_weight"))
             return initial
-        if is_labelled(initial):
-            if self.episodes.universe is not None:
-                raise ArgumentError(
-                    f"initial={initial!r} names assets, and universe={self.episodes.universe} "
-                    "draws others; leave out one of the two."
-                )
-            initial = in_slots(initial, self.market.assets).tolist()
-        return checked_weights("initial", initial, (self.n_assets + 1,), self.bounds[0])
+        by_place = self._by_place("initial", initial)
+        return checked_weights("initial", by_place, (self.n_assets + 1,), self.bounds[0])
+
+    def _by_place(self, name: str, weights: Any) -> Any:
+        """Return weights to start from in the order of the slots, also those given by name."""
+        if not is_labelled(weights):
+            return weights
+        if self.episodes.universe is not None:
+            raise ArgumentError(
+                f"{name}={weights!r} names assets, and universe={self.episodes.universe} "
+                "draws others; leave out one of the two."
+            )
+        return in_slots(weights, self.market.assets).tolist()
 
     # ---- state, by name
 
@@ -318,8 +323,8 @@ class Simulator:
             generator: Gives the random generator of a lane; called only where something is drawn.
             lanes: (B,) mask of the lanes to reset; None is all.
             t: First bar, instead of the drawn or fixed one: a row or date, or (B,) rows.
-            weights: Weights to start from: (N + 1,) or (B, N + 1), cash first, summing to 1; see
-                ``episodes.checked_weights``.
+            weights: Weights to start from, as ``initial`` takes them, or (B, N + 1), a row for
+                each lane; see ``episodes.checked_weights``.
 
         Raises:
             ArgumentError: If ``t`` lies outside the range or ``weights`` are no weights.
@@ -370,9 +375,11 @@ class Simulator:
     def _start_weights(self, weights: Any, which: NDArray[np.int64]) -> Float:
         """Return (len(which), N + 1) start weights, once first bars and assets are known."""
         shape = (self.num_lanes, self.n_assets + 1)
-        if weights is None and isinstance(self.initial, str):
+        start = self.initial if weights is None else weights
+        if isinstance(start, str):
+            check_choice("options['weights']", start, ("cash", "equal_weight"))
             out = np.zeros((len(which), shape[1]))
-            if self.initial == "equal_weight":
+            if start == "equal_weight":
                 tradable = self.tradable[which]
                 out[:, 1:] = tradable / np.maximum(tradable.sum(-1, keepdims=True), 1)
             out[:, 0] = out[:, 1:].sum(-1) == 0.0
@@ -380,7 +387,8 @@ class Simulator:
         if weights is None:
             out = np.broadcast_to(self.initial, (len(which), shape[1]))
         else:
-            given = weights_array("options['weights']", weights)
+            by_place = self._by_place("options['weights']", weights)
+            given = weights_array("options['weights']", by_place)
             if given.shape not in (shape, shape[1:]):
                 raise ArgumentError(
                     f"options['weights'] has shape {given.shape}, expected {shape[1:]} or {shape}."

@@ -14,7 +14,7 @@ import portfolio_env as pe
 from baselines import optimisers
 from baselines.optimisers import MeanVariance, MinimumVariance, RiskParity, efficient_frontier
 from baselines.optimisers.base import adapter
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, PortfolioError
 
 BARS = 253
 
@@ -339,6 +339,25 @@ def test_the_capital_market_line_touches_the_frontier_from_above():
     assert (above >= frontier.portfolios["expected_return"] - 1e-9).all()
     assert frontier.assets.index.tolist() == list(market.assets)
     assert len(efficient_frontier(model, BARS - 1, points=2).portfolios) == 2
+
+
+def test_an_inaccurate_frontier_is_refused_in_our_own_words(monkeypatch, recwarn):
+    import warnings
+
+    from skfolio.optimization import MeanRisk
+
+    def inaccurate(self, returns):
+        with warnings.catch_warnings():  # as skfolio does for several targets
+            warnings.simplefilter("once", UserWarning)
+            warnings.warn("Solution may be inaccurate", stacklevel=2)
+        self.weights_ = np.zeros((2, 3))
+        return self
+
+    monkeypatch.setattr(MeanRisk, "fit", inaccurate)
+    market = pe.load_market("synthetic?bars=100&assets=3", features="none")
+    with pytest.raises(PortfolioError, match=r"found no weights of 3 assets .*inaccurate"):
+        efficient_frontier(MeanVariance(market, lookback=60), 90)
+    assert not recwarn.list
 
 
 def test_frontiers_without_choice_or_tangency():

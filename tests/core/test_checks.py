@@ -96,6 +96,36 @@ def test_a_misspelt_field_is_refused_with_the_nearest(kind, wrong, right):
     assert list(inspect.signature(kind).parameters) == [each.name for each in fields(kind)]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes are asked by poll")
+@pytest.mark.parametrize("work", ["print('x' * 10**6)", "print('x')", "raise SystemExit(print(1))"])
+def test_a_closed_pipe_ends_quietly(work):
+    code = f"""import sys
+from portfolio_env.command_line import exit_status
+def work():
+    sys.stdin.read()  # until the other end is closed
+    {work}
+sys.exit(exit_status(work, stopped=""))"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+def test_another_closed_pipe_is_an_error(capsys):
+    def lost():
+        raise BrokenPipeError(32, "Broken pipe")
+
+    assert exit_status(lost, stopped="") == 1
+    assert "Broken pipe" in capsys.readouterr().err
+
+
 def test_a_null_character_ends_in_one_line(tmp_path, capsys):
     assert exit_status(lambda: open(f"{tmp_path}/a\0b").close(), stopped="") == 1
     told = capsys.readouterr().err

@@ -77,7 +77,7 @@ def test_every_lane_is_at_hand():
 
 def test_environments_introduce_themselves():
     env = PortfolioEnv(MARKET, window=3, costs={"commission_bps": 3}, initial=[0.2] * 5)
-    assert repr(env).startswith("PortfolioEnv(Market(4 assets A00, A01, A02, ...; 120 bars from ")
+    assert repr(env).startswith("PortfolioEnv(Market(4 assets A00, A01, A02, A03; 120 bars from ")
     assert "observation 'window', window 3, action 'logits'" in repr(env)
     assert "value" not in repr(env)
     env.reset(seed=0)

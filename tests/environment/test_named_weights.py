@@ -61,6 +61,25 @@ def test_an_environment_steps_by_name():
         env.step({"A01": 0.3})
 
 
+def test_a_reset_takes_weights_in_the_ways_of_initial():
+    ways = ({"A01": 0.3, "A02": 0.2}, pd.Series({"A02": 1.0}), "equal_weight", [0.5, 0.5, 0, 0, 0])
+    for weights in ways:
+        for made, options in ((weights, None), ("cash", {"weights": weights})):
+            env = pe.PortfolioEnv(MARKET, window=5, initial=made)
+            lanes = pe.PortfolioVectorEnv(2, MARKET, window=5, initial=made)
+            env.reset(seed=0, options=options)
+            lanes.reset(seed=0, options=options)
+            if options is None:
+                expected = env.weights
+            for found in (env.weights, *lanes.weights):
+                np.testing.assert_array_equal(found, expected)
+    sampled = pe.PortfolioEnv(MARKET, window=5, universe=2)
+    with pytest.raises(ArgumentError, match=r"\['weights'\]=.* names assets, and universe=2"):
+        sampled.reset(options={"weights": {"A01": 0.3}})
+    with pytest.raises(ArgumentError, match=r"options\['weights'\]='half' must be one of"):
+        env.reset(options={"weights": "half"})
+
+
 def table():
     dates = MARKET.panel.timestamps[[30, 45, 80]] - np.timedelta64(1, "h")  # between two bars
     return pd.DataFrame([[0.5, 0.5], [0.1, 0.2], [0.0, 1.0]], dates, ["A03", "A01"])

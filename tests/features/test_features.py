@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from portfolio_env import ArgumentError, DataError, Market, load_market
 from portfolio_env.data.generators.synthetic import synthetic_panel
 from portfolio_env.features import PRESETS, FeaturePipeline, pipeline
+from portfolio_env.files.atomic import read_json, write_json
 
 MINIMAL = PRESETS["minimal"][:-1]  # the last one stands for the channels of the panel
 
@@ -292,3 +293,28 @@ def test_a_pipeline_introduces_itself(market):
     )
     assert repr(pipeline.fit(market, 200)).endswith("; fitted on 6 features)")
     assert "rsi_9" in pipeline._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda fitted: fitted.update(scalers={}),
+        lambda fitted: fitted.update(scalers=[]),
+        lambda fitted: fitted["scalers"].popitem(),
+        lambda fitted: fitted["scalers"]["return_1"].update(numbers=[]),
+        lambda fitted: fitted["scalers"]["return_1"].update(numbers=[[0.0]]),
+        lambda fitted: fitted["scalers"]["return_1"].update(numbers=[[0.0, -1.0]]),
+        lambda fitted: fitted["scalers"]["return_1"].update(numbers=[[0.0, 1.0]] * 2),
+        lambda fitted: fitted["scalers"]["return_1"].update(kind="standard"),
+        lambda fitted: fitted["scalers"]["return_1"].update(kind="other"),
+    ],
+)
+def test_scalers_that_were_edited_are_refused(change, tmp_path):
+    panel = load_market("synthetic?bars=120&assets=3", features="none").panel
+    file = tmp_path / "features.json"
+    FeaturePipeline("minimal").fit(panel, 100).save(file)
+    plain = read_json(file)
+    change(plain["fitted"])
+    write_json(file, plain)
+    with pytest.raises((ArgumentError, DataError)):
+        FeaturePipeline.load(file).transform(panel)

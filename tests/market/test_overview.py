@@ -20,6 +20,12 @@ PANEL = PricePanel(DAYS.to_numpy(), ("OLD", "NEW", "GONE", "<HALT>"), CLOSE, vol
 MARKET = load_market(PANEL, features=["return_1", "known"])
 
 
+def test_dots_stand_for_two_assets_or_more():
+    assert repr(MARKET).startswith("Market(4 assets OLD, NEW, GONE, <HALT>; 10 bars")
+    five = load_market("synthetic?bars=60&assets=5", features="none")
+    assert "5 assets A00, A01, A02, ...;" in repr(five)
+
+
 @pytest.mark.parametrize(
     ("asset", "when", "says"),
     [
@@ -88,7 +94,7 @@ def test_one_column_is_a_wide_frame():
 
 
 def test_panels_and_markets_introduce_themselves_in_a_line():
-    text = "4 assets OLD, NEW, GONE, ...; 10 bars from 2024-01-01 to 2024-01-12"
+    text = "4 assets OLD, NEW, GONE, <HALT>; 10 bars from 2024-01-01 to 2024-01-12"
     assert repr(PANEL) == f"PricePanel({text}; close, volume)"
     assert repr(MARKET).startswith(f"Market({text}; 2 features; ")
     alone = PANEL.subset(columns=[0])

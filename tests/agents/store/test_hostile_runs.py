@@ -4,6 +4,7 @@ import json
 import pickle
 import resource
 import shutil
+from pathlib import Path
 
 import pytest
 from helpers.payload import Payload
@@ -48,6 +49,30 @@ def test_a_run_that_is_evaluated_is_not_removed_or_converted(run, tmp_path, caps
     assert run.exists()
     (run / "card.json").rename(run / "card.txt")
     assert command(capsys, "delete", "ppo", "--runs", run.parent, "--yes")[0] == 0
+
+
+def test_a_run_that_is_read_only_is_read_without_a_lock(run, tmp_path, monkeypatch, capsys):
+    from agents.training import run_folder
+    from evaluate import main as evaluate
+    from trade import main as trade
+
+    for lock in run.glob(".*lock"):
+        lock.unlink()
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+    right = run_folder.os.access
+    monkeypatch.setattr(
+        run_folder.os,
+        "access",
+        lambda path, mode: not Path(path).is_relative_to(run) and right(path, mode),
+    )
+    today = ["trade.py", str(run), "today", "--capital", "1000", "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", today)
+    assert trade() == 1 and "is read-only: give --out" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", [*today, "--out", str(tmp_path / "orders")])
+    assert trade() == 3 and (tmp_path / "orders" / "orders.csv").exists()
+    monkeypatch.setattr("sys.argv", ["evaluate.py", str(run)])
+    assert evaluate() == 1 and "evaluate the copy" in capsys.readouterr().err
+    assert before == {file: file.stat().st_mtime_ns for file in run.rglob("*")}
 
 
 def test_evaluate_holds_the_run_that_it_judges(run, monkeypatch):

@@ -18,6 +18,7 @@ from helpers.small_runs import MARKET, ROOT, command, small
 from stable_baselines3.common.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import train as train_module
 from agents import load_agent, load_run, make_agent, make_sb3_vec_env, policy_for, save_agent
 from agents.policies import LOG_STD_INIT, PerAssetDirichletPolicy
 from agents.tensors import load_tensors
@@ -446,3 +447,18 @@ def test_help_needs_no_torch() -> None:
 def test_encoder_options_leave_out_what_other_settings_decide(name: str) -> None:
     with pytest.raises(ArgumentError, match=f"encoder_options has '{name}': leave it out"):
         TrainConfig(encoder="gat", encoder_options=json.dumps({name: 5}))
+
+
+def test_an_option_of_an_algorithm_is_told_to_be_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given in (["--gamma", "0.9"], ["--gamma=0.9"]):
+        monkeypatch.setattr("sys.argv", ["train.py", *given])
+        with pytest.raises(SystemExit):
+            train_module.main()
+        told = capsys.readouterr().err
+        assert told.endswith("gamma is of the algorithm: --algo-options '{\"gamma\": 0.9}'\n")
+    monkeypatch.setattr("sys.argv", ["train.py", "--gama", "0.9"])
+    with pytest.raises(SystemExit):
+        train_module.main()
+    assert "algo-options" not in capsys.readouterr().err.splitlines()[-1]
