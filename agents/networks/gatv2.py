@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch as th
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from agents.networks.base import check_share, check_sizes
 from portfolio_env.errors import ArgumentError
@@ -114,7 +115,8 @@ class GATv2Layer(nn.Module):
             if sources is None:
                 out: Tensor = _attend(*pairs, *way)
             else:
-                out = _differentiable(_gathered(pairs[0], sources), *pairs[1:], *way)
+                # Numbers of edges are made again in the backward pass, as those of pairs are.
+                out = checkpoint(_of_listed, sources, *pairs, *way, use_reentrant=False)
         out = out.flatten(2) if self.concat else out.mean(2)
         if self.skip is not None:
             out = out + self.skip(nodes)
@@ -427,6 +429,11 @@ def _attention(
     edge = adjacency.unsqueeze(1)
     alpha: Tensor = scores.masked_fill(~edge, th.finfo(scores.dtype).min).softmax(-1) * edge
     return alpha
+
+
+def _of_listed(sources: Tensor, source: Tensor, *rest: Any) -> Tensor:
+    """Compute ``_attend`` over the sources that each target lists."""
+    return _differentiable(_gathered(source, sources), *rest)
 
 
 def _gathered(nodes: Tensor, sources: Tensor) -> Tensor:
