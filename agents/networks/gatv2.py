@@ -136,16 +136,8 @@ class GATv2Layer(nn.Module):
         with th.no_grad():
             inputs = self._pairs(nodes, adjacency, edges, sources)
             if sources is not None:
-                source, target, attention, adjacency, listed, weight = inputs
-                alpha = _attention(
-                    _gathered(source, sources),
-                    target,
-                    attention,
-                    adjacency,
-                    listed,
-                    weight,
-                    self.negative_slope,
-                )
+                own = _gathered(inputs[0], sources)
+                alpha = _attention(own, *inputs[1:], self.negative_slope)
                 whole = alpha.new_zeros(*alpha.shape[:3], nodes.shape[1])
                 return whole.scatter(3, sources.unsqueeze(1).expand_as(alpha), alpha)
             pairs = _Pairs(*inputs)
