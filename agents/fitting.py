@@ -22,7 +22,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from agents.tensors import load_tensors, save_tensors
 from portfolio_env.checks import check_choice, check_integer, check_number
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 
 KIND = "fit"
 
@@ -212,6 +212,8 @@ class Fit:
                 f"the checkpoint was made with {state['options']}, not {asdict(self.options)}"
             )
         state = deepcopy(state)  # Adam changes its moments in place
+        if state["best_weights"]:
+            self.network.load_state_dict(state["best_weights"])  # which checks that they fit
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -252,7 +254,11 @@ def take_up(trainer: Trainer, file: Path) -> None:
     state = load_tensors(file, kind=KIND)
     try:
         trainer.fit.load_state_dict(state)
-    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+    except PortfolioError:
+        raise
+    except (
+        ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
+    ) as error:  # fmt: skip
         raise DataError(f"{file} is not a checkpoint of this training ({error!r})") from error
 
 

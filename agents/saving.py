@@ -27,7 +27,7 @@ from agents.sb3.algorithms import (
     torch_device,
 )
 from agents.sb3.classes import RANGES, Algorithm, algorithm_class, is_on_policy, parameters_of
-from agents.tensors import load_tensors, save_tensors
+from agents.tensors import check_finite, load_tensors, save_tensors
 from portfolio_env.checks import check_range, checked, shortened
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import replacing
@@ -63,7 +63,7 @@ _OPTIONS: dict[str, Any] = {
     "clip_range": float | LinearSchedule,
 }
 _RANGES = (("window", 1, 2**31 - 1), ("seed", 0, 2**32 - 1), *RANGES)
-_BROKEN = (ValueError, LookupError, TypeError, AttributeError)
+_BROKEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def save_agent(agent: BaseAlgorithm, path: str | Path) -> None:
@@ -232,23 +232,6 @@ def give_parameters(
             f"{path} does not fit this environment ({reason_of(error)}); a flat network "
             "needs the market it was trained on, a per-asset one the same features"
         ) from error
-
-
-def check_finite(weights: Any, path: str | Path) -> None:
-    """Reject weights, in nested dicts and lists, with numbers that are not finite.
-
-    Raises:
-        DataError: With the file they were read from.
-    """
-    if isinstance(weights, th.Tensor):
-        if weights.is_floating_point() and not bool(weights.isfinite().all()):
-            raise DataError(
-                f"{path} holds weights that are not finite: its training diverged, or it "
-                "was edited; take another model, or train again with a lower learning rate"
-            )
-    elif isinstance(weights, dict | list | tuple):
-        for part in weights.values() if isinstance(weights, dict) else weights:
-            check_finite(part, path)
 
 
 def export_zip(agent: BaseAlgorithm, path: str | Path) -> None:

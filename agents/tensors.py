@@ -108,6 +108,27 @@ def load_tensors(path: str | Path, *, kind: str | None) -> Any:
     return tree
 
 
+def check_finite(weights: Any, path: str | Path) -> None:
+    """Reject weights, in nested dicts and lists, with numbers that are not finite.
+
+    Args:
+        weights: Tensors; other values pass.
+        path: File that they were read from.
+
+    Raises:
+        DataError: With the file.
+    """
+    if isinstance(weights, Tensor):
+        if weights.is_floating_point() and not bool(weights.isfinite().all()):
+            raise DataError(
+                f"{path} holds weights that are not finite: its training diverged, or it "
+                "was edited; take another model, or train again with a lower learning rate"
+            )
+    elif isinstance(weights, dict | list | tuple):
+        for part in weights.values() if isinstance(weights, dict) else weights:
+            check_finite(part, path)
+
+
 def _plain(value: Tensor | np.ndarray[Any, Any], where: str) -> Tensor:
     """Return values on the CPU, in memory of their own."""
     if isinstance(value, np.ndarray):

@@ -39,8 +39,9 @@ from portfolio_env.files.atomic import read_json
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it reports every restart
 
 ROOT = Path(__file__).parents[1]
-KINDS = ("agent", "direct agent", "fit", "prices", "weights")
+KINDS = ("agent", "direct agent", "fit", "prices", "supervised", "weights")
 INTERVAL = 8192  # steps between two checkpoints as a rule, and of a rollout of PPO
+BEGUN = ("config.json", "supervised.json", "walk_forward.json")  # with one, there is a run
 KILLS_PER_WORK = 4  # kills of one folder; then it is left to end
 SMALL = ["--market", "synthetic?bars=400&assets=3", "--device", "cpu", "--num-envs", "64"]
 LSTM = ["--encoder", "lstm", "--encoder-options", '{"hidden": 4, "channels": 4}', "--window", "2"]
@@ -79,6 +80,7 @@ def _finished_run(out: Path) -> None:
     ended(run(["train.py", *SMALL, "--algo", "a2c", "--timesteps", "1024", "--out", "{out}"], out))
 
 
+_FORECAST = ["-m", "agents.supervised", *SMALL[:4], "--fit.epochs", "40", "--out", "{out}"]
 _EVALUATE = ["evaluate.py", "{out}", "--device", "cpu", "--n-resamples", "200"]
 WORKS = {
     "ppo": trained("--algo", "ppo", "--timesteps", "81920"),
@@ -86,6 +88,7 @@ WORKS = {
     "direct": trained("--algo", "direct", "--timesteps", "115200"),
     "curriculum": trained("--algo", "a2c", "--timesteps", "32768", *LSTM, *STAGES),
     "walk_forward": trained("--algo", "direct", "--timesteps", "38400", "--walk-forward", "3"),
+    "forecast": Work(_FORECAST, ["-m", "agents.supervised", "--resume", "{out}"]),
     "evaluate": Work(_EVALUATE, _EVALUATE, _finished_run),
 }
 
@@ -197,7 +200,7 @@ def kill(work: Work, folder: Path, count: int, rng: random.Random) -> dict[str, 
         out = folder / f"killed_{works}"
         work.prepare(out)
         for turn in range(KILLS_PER_WORK + 1):
-            resumable = any((out / name).exists() for name in ("config.json", "walk_forward.json"))
+            resumable = any((out / name).exists() for name in BEGUN)
             process = run(work.again if resumable else work.start, out)
             if turn == KILLS_PER_WORK or kills == count:
                 ended(process)

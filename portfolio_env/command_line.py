@@ -6,9 +6,11 @@ import os
 import select
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from inspect import ismethod
 from typing import Any, get_args, get_type_hints
 
@@ -115,6 +117,8 @@ def exit_status(work: Callable[[], int | None], *, stopped: str) -> int:
         The exit status: that of the work, 1 after an error, 130 after an interruption, 141 when
         the output is closed.
     """
+    before = threading.excepthook
+    threading.excepthook = partial(_say_in_thread, before)
     try:
         try:
             return _status(work, stopped)
@@ -125,6 +129,17 @@ def exit_status(work: Callable[[], int | None], *, stopped: str) -> int:
         for stream in filter(_is_closed, (sys.stdout, sys.stderr)):
             os.dup2(nowhere, stream.fileno())
         return 141  # 128 + SIGPIPE
+    finally:
+        threading.excepthook = before
+
+
+def _say_in_thread(usual: Callable[[Any], Any], error: threading.ExceptHookArgs) -> None:
+    """Leave out the traceback of a thread that the system refused something, e.g. on a full disk.
+
+    TensorBoard writes in a thread, and raises its error where it is waited for.
+    """
+    if not isinstance(error.exc_value, OSError):
+        usual(error)
 
 
 def _is_closed(stream: Any) -> bool:

@@ -23,7 +23,7 @@ from agents.encoding.market_rows import MarketRows, check_parts
 from agents.networks import AssetHead, RowMlp, encoder_class
 from agents.networks.heads import bounded_scores
 from agents.networks.plugins import Maker
-from agents.tensors import load_tensors, save_tensors
+from agents.tensors import check_finite, load_tensors, save_tensors
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files.plugins import admit, plugins_within, record
 from portfolio_env.market import Market
@@ -312,6 +312,5 @@ class DirectAgent:
         except Exception as error:  # any error of the libraries for settings that never worked
             reason = str(error).partition("\n")[0][:200]
             raise DataError(f"{path} is not a saved DirectAgent ({reason})") from error
-        if not all(bool(weight.isfinite().all()) for weight in agent.network.state_dict().values()):
-            raise DataError(f"{path} holds weights that are not finite; train it again")
+        check_finite(agent.network.state_dict(), path)
         return agent

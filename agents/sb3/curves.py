@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +21,7 @@ from stable_baselines3.common.logger import (
 from torch.utils.tensorboard import SummaryWriter
 
 from portfolio_env.checks import check_choice
-from portfolio_env.errors import PortfolioError
+from portfolio_env.errors import DataError, PortfolioError
 
 TRACKERS = ("wandb", "mlflow")
 _PAIR = ["portfolio/train/{}", "portfolio/validation/{}"]
@@ -62,11 +64,37 @@ class _Curves(TensorBoardOutputFormat):
     """SB3's TensorBoard writer whose points from a step on replace older ones."""
 
     def __init__(self, folder: Path, first: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.writer = SummaryWriter(str(folder), purge_step=first)
-        if not first:
-            self.writer.add_custom_scalars(LAYOUT)
+        with _naming(str(folder)):
+            folder.mkdir(parents=True, exist_ok=True)
+            self.writer = SummaryWriter(str(folder), purge_step=first)
+            if not first:
+                self.writer.add_custom_scalars(LAYOUT)
         self._is_closed = False
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        """Write the points.
+
+        Raises:
+            DataError: If the system refuses.
+        """
+        with _naming(self.writer.log_dir):
+            super().write(key_values, key_excluded, step)
+
+
+@contextmanager
+def _naming(folder: str) -> Iterator[None]:
+    """Name the folder in an error of the system, which TensorBoard does not."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written ({error.strerror or error}); give room or rights"
+        ) from error
 
 
 class Tracker(KVWriter):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from argparse import ArgumentParser
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from datetime import date, datetime
@@ -17,8 +18,10 @@ from portfolio_env.files.atomic import read_json
 from portfolio_env.names import check_keywords
 
 T = TypeVar("T")
+_LISTED = (str, int, float, date)  # items of a list that stands for a text with commas
 _MOST = 100_000  # values of a file
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # 3e-4, which YAML reads as a string
+_ODD_NUMBER = re.compile(r"[-+]?(0[\d_]+(?!.*\.)|.*:)")  # octal, or of base 60
 
 
 def file_of(arguments: Sequence[str]) -> Path | None:
@@ -115,7 +118,7 @@ def _fitting(value: Any, hint: Any) -> Any:
             return value.isoformat()
         if isinstance(value, Mapping):
             return json.dumps(value, default=str)
-        if isinstance(value, list):
+        if isinstance(value, list) and all(type(item) in _LISTED for item in value):
             return ",".join(map(str, value))
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
@@ -147,21 +150,39 @@ def _size(node: Any, known: dict[int, int]) -> int:
     if id(node) not in known:
         known[id(node)] = _MOST + 1  # what one within itself would have without end
         children = [] if isinstance(node.value, str) else node.value
+        if node.value is not children:
+            _read_scalar(node)
         if children and isinstance(children[0], tuple):
-            keys = [str(key.value) for key, _ in children]
-            if twice := next((key for key in keys if keys.count(key) > 1), None):
-                raise ValueError(f"it names {twice:.40} twice")
+            counts = Counter(str(key.value) for key, _ in children)
+            if counts.total() > len(counts):
+                raise ValueError(f"it names {counts.most_common(1)[0][0]:.40} twice")
             children = [child for pair in children for child in pair]
         known[id(node)] = 1 + sum(_size(child, known) for child in children)
     return known[id(node)]
 
 
+def _read_scalar(node: Any) -> None:
+    """Let a scalar of YAML that is not quoted mean what it says, or refuse it.
+
+    Raises:
+        ValueError: For one that YAML 1.1 reads as another value than is written, e.g. the symbol
+            ON as true, 0700 as 448 and 1:30 as 90.
+    """
+    kind = node.tag.rpartition(":")[2]
+    if node.style is not None:
+        return
+    if kind == "str" and _EXPONENT.fullmatch(node.value):
+        node.tag = "tag:yaml.org,2002:float"
+    if (kind == "bool" and node.value.lower() not in ("true", "false")) or (
+        kind in ("int", "float") and _ODD_NUMBER.match(node.value)
+    ):
+        raise ValueError(f"it holds {node.value:.40}, which is another value in YAML: quote it")
+
+
 def _plain(value: Any) -> Any:
-    """Convert YAML values to plain ones: numbers like 3e-4 to floats, datetimes without loss."""
+    """Convert YAML values to plain ones: keys to texts, datetimes to texts without loss."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    if isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)
     return value.isoformat() if isinstance(value, datetime) else value

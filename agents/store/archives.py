@@ -67,8 +67,12 @@ def export_run(path: Path, file: Path, *, events: bool = False) -> int:
         How many files of the run it holds.
 
     Raises:
-        DataError: If a process is at work in the run, or a file of it is damaged.
+        ArgumentError: If the archive would lie in the run, where it could replace a file.
+        DataError: If a process is at work in the run, a file of it is damaged, or it holds what
+            ``import_run`` refuses.
     """
+    if path.resolve() in file.resolve().parents:
+        raise ArgumentError(f"{file} lies in the run itself: write the archive elsewhere")
     refuse_old(path)
     record = read_record(path)
     if not record.id:
@@ -85,11 +89,19 @@ def export_run(path: Path, file: Path, *, events: bool = False) -> int:
             "name": path.resolve().name,
             "files": {name: _summary(each) for name, each in files.items()},
         }
-        with replacing(file) as beside, ZipFile(beside, "w", ZIP_STORED) as archive:
-            archive.writestr(_member(MANIFEST), json.dumps(manifest, indent=2) + "\n")
-            for name, each in files.items():
-                with each.open("rb") as source, archive.open(_member(name), "w") as target:
-                    copyfileobj(source, target, _CHUNK)
+        with replacing(file) as beside:
+            with ZipFile(beside, "w", ZIP_STORED) as archive:
+                archive.writestr(_member(MANIFEST), json.dumps(manifest, indent=2) + "\n")
+                for name, each in files.items():
+                    with each.open("rb") as source, archive.open(_member(name), "w") as target:
+                        copyfileobj(source, target, _CHUNK)
+            try:  # the run may be deleted next: only what can be imported is an archive
+                with ZipFile(beside) as archive:
+                    _manifest(archive, beside.stat().st_size)
+            except ValueError as error:
+                raise DataError(
+                    f"{path} cannot be exported: {error}; move what is no part of the run elsewhere"
+                ) from error
     return len(files)
 
 

@@ -18,8 +18,8 @@ from agents.networks import encoder_class, make_encoder
 from agents.supervised.scores import Base, Forecasts
 from agents.supervised.tasks import Forecast, make_task
 from agents.supervised.training import SupervisedOptions, SupervisedTrainer
-from agents.tensors import load_tensors, save_tensors
-from portfolio_env.checks import check_integer
+from agents.tensors import check_finite, load_tensors, save_tensors
+from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files.plugins import admit, plugins_within, record
 from portfolio_env.market import Market
@@ -276,10 +276,14 @@ class SupervisedModel:
         try:
             model = cls(tuple(config.pop("features")), **config, device=device)
             model.embeddings.load_state_dict(tree["weights"])
-            model._scale, model._size = float(tree["scale"]), float(tree["size"])
+            model._scale = float(check_number("scale", tree["scale"]))
+            model._size = float(check_number("size", tree["size"]))
             model._known = Base(**tree["base"])
-        except (PortfolioError, RuntimeError, LookupError, TypeError, ValueError) as error:
+        except (
+            PortfolioError, ArithmeticError, RuntimeError, LookupError, TypeError, ValueError,
+        ) as error:  # fmt: skip
             raise _no_model(path, error) from error
+        check_finite(model.embeddings.state_dict(), path)
         model.embeddings.eval()
         return model
 

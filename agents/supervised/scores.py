@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from agents.forecasts import Calibration
+from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.statistics import Interval
 from portfolio_env.evaluation.statistics.bootstrap import (
@@ -43,6 +44,12 @@ class Base:
     mean: float
     sigma: float
     up: float
+
+    def __post_init__(self) -> None:
+        """Check the numbers, which a file may hold."""
+        check_number("mean", self.mean)
+        check_number("sigma", self.sigma, 0)
+        check_number("up", self.up, 0, 1)
 
 
 @dataclass(frozen=True, eq=False)

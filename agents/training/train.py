@@ -59,7 +59,7 @@ from agents.training.validation import Probes
 from portfolio_env import Market
 from portfolio_env.checks import shortened
 from portfolio_env.command_line import command_text
-from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.names import last_name
 
 POINTS = 1000  # points of a curve, at most
@@ -262,19 +262,14 @@ def _run(
     learner: BaseAlgorithm | DirectTrainer,
     progress_bar: bool,
 ) -> Path:
-    try:
-        weights = pretrained(path, config, market, ranges, progress_bar)
-        if isinstance(learner, DirectTrainer):
-            load_pretrained_weights(weights, learner.agent.network)
-            probes = Probes(market, ranges, config.env_options(), config.observed + config.delay)
-            _run_direct(path, config, learner, probes, progress_bar)
-        else:
-            load_pretrained_weights(weights, learner.policy)
-            _run_rl(path, config, market, ranges, learner, progress_bar)
-    except OSError as error:  # of TensorBoard, which does not name its file
-        raise DataError(
-            f"{path} cannot be written ({error.strerror or error}); give room or rights"
-        ) from error
+    weights = pretrained(path, config, market, ranges, progress_bar)
+    if isinstance(learner, DirectTrainer):
+        load_pretrained_weights(weights, learner.agent.network)
+        probes = Probes(market, ranges, config.env_options(), config.observed + config.delay)
+        _run_direct(path, config, learner, probes, progress_bar)
+    else:
+        load_pretrained_weights(weights, learner.policy)
+        _run_rl(path, config, market, ranges, learner, progress_bar)
     write_card(path, validate_models(path, config, market, ranges))
     return path
 

@@ -26,7 +26,14 @@ from portfolio_env.errors import DataError
 from portfolio_env.vector_env import PortfolioVectorEnv
 
 _EPISODE = {"r": np.float32, "l": np.int32, "t": np.float64}  # VecMonitor's record of an episode
-_BROKEN = (ValueError, LookupError, TypeError, AttributeError, RuntimeError)
+_BROKEN = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def save_training(path: Path, agent: BaseAlgorithm) -> None:

@@ -39,13 +39,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
         The temporary path to write to, in the same folder and with the same suffix.
 
     Raises:
-        DataError: If the system refuses to write: a full disk, a read-only folder.
+        DataError: If the system refuses to write: a full disk, a read-only folder; or what is there
+            is no file.
     """
     path = Path(path)
     family = f".writing-{zlib.crc32(os.fsencode(path.name)):08x}"
     here = f"{family}-{zlib.crc32(platform.node().encode()):08x}-"
     beside = path.with_name(f"{here}{os.getpid()}-{next(_serial)}{path.suffix}")
     try:
+        if path.exists() and not path.is_file():  # a rename would remove a device, e.g. /dev/null
+            raise DataError(f"{path} is a folder or a device, and no file: give the path of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_strays(path.parent, family, here)
         beside.touch()

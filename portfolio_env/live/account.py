@@ -26,6 +26,8 @@ from portfolio_env.live.risk_limits import RiskLimits, read_limits
 from portfolio_env.market import Market
 from portfolio_env.simulation.cost_models import Costs
 
+_LARGEST = 1e100  # beyond it costs, a power of 1.5, leave the range of numbers
+
 
 @dataclass(frozen=True)
 class AccountOptions:
@@ -54,7 +56,7 @@ class AccountOptions:
                     "Series or a mapping there first."
                 )
         if self.capital is not None:
-            check_number("capital", self.capital, above=0)
+            check_number("capital", self.capital, above=0, high=_LARGEST)
         check_number("lot", self.lot, 0)
 
     @property

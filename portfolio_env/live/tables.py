@@ -31,7 +31,8 @@ def read_rows(path: Path, what: str, needed: str = "") -> list[Row]:
         needed: Another column that must be there.
 
     Raises:
-        DataError: If it cannot be read, or a column is missing or there twice.
+        DataError: If it cannot be read, a column is missing or there twice, or a row has more cells
+            than the first line, as 1,000 with a comma would make.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -50,6 +51,11 @@ def read_rows(path: Path, what: str, needed: str = "") -> list[Row]:
             )
     rows: list[Row] = []
     for number, row in lines[1:]:
+        if any(row[len(header) :]):
+            raise DataError(
+                f"{path}, line {number}, has {len(row)} cells, and the first line {len(header)}: "
+                "write numbers without commas, e.g. 1000.5, or put texts that hold one in quotes"
+            )
         cells = {name: row[k].strip() if k < len(row) else "" for k, name in enumerate(header)}
         asset = original(cells.pop("asset"))
         if not asset:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError
 
 Timestamps = npt.NDArray[np.datetime64]
@@ -96,9 +97,9 @@ def split_rows(
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     """Return chronological ranges for training, validation and test; see ``Market.split``."""
     n = len(timestamps)
-    first = round(train * n) if isinstance(train, float) else row_of(timestamps, train)
+    first = bars_of("train", train, n) if isinstance(train, float) else row_of(timestamps, train)
     if isinstance(validation, float):
-        second = first + round(validation * n)
+        second = first + bars_of("validation", validation, n)
     else:
         second = row_of(timestamps, validation)
     if not 0 < first < second < n:
@@ -107,6 +108,15 @@ def split_rows(
             f"{second}: choose them so that all three parts hold at least one bar"
         )
     return (0, first), (first, second), (second, n)
+
+
+def bars_of(name: str, share: float, n: int) -> int:
+    """Return the number of bars that a share in [0, 1] of all n bars is.
+
+    Raises:
+        ArgumentError: If it is no such share; the message names it.
+    """
+    return round(check_number(name, share, 0, 1) * n)
 
 
 def bar_spacing(timestamps: Timestamps) -> tuple[np.timedelta64, bool]:

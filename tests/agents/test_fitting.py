@@ -8,8 +8,9 @@ import torch as th
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from agents.fitting import Fit, FitOptions, run_rounds, take_up
-from portfolio_env.errors import ArgumentError
+from agents.fitting import KIND, Fit, FitOptions, run_rounds, take_up
+from agents.tensors import save_tensors
+from portfolio_env.errors import ArgumentError, DataError
 
 OPTIONS = [
     {},
@@ -155,6 +156,22 @@ def test_draws_repeat_and_leave_others_alone() -> None:
 def test_checkpoints_of_other_options_are_refused() -> None:
     with pytest.raises(ArgumentError, match="made with"):
         Regression(ema=0.5).fit.load_state_dict(Regression().fit.state_dict())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"best_weights": {"1.weight": th.zeros(1, 5), "1.bias": th.zeros(1)}},
+        {"best_weights": {"1.weight": th.zeros(1, 4)}},
+        {"average": [1]},
+        {"schedule": {"T_max": 1}, "network": {}},
+    ],
+)
+def test_a_checkpoint_that_was_edited_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    state = Regression().fit.state_dict() | change
+    save_tensors(tmp_path / "fit.safetensors", state, kind=KIND)
+    with pytest.raises(DataError, match="is not a checkpoint of this training"):
+        take_up(Regression(), tmp_path / "fit.safetensors")
 
 
 @pytest.mark.parametrize(

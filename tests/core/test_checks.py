@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from portfolio_env import PortfolioConstraints, TransactionCosts
 from portfolio_env.checks import check_choice, check_integer, check_number
 from portfolio_env.command_line import exit_status
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, DataError
 
 NUMBERS = st.one_of(st.integers(), st.floats(), st.floats(width=32).map(np.float32))
 
@@ -155,3 +156,24 @@ def test_a_command_is_recorded_as_it_can_be_typed_again(tmp_path):
         env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, root)))}
         done = subprocess.run(given, capture_output=True, text=True, cwd=tmp_path, env=env)
         assert done.stdout.strip() == told
+
+
+def test_a_thread_that_the_system_refuses_leaves_its_error_to_who_waits(capsys):
+    def started(error):
+        def fail():
+            raise error
+
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        raise DataError("told once")
+
+    before, seen = threading.excepthook, []
+    threading.excepthook = seen.append
+    try:
+        assert exit_status(lambda: started(OSError(28, "full")), stopped="") == 1 and not seen
+        assert exit_status(lambda: started(ZeroDivisionError()), stopped="") == 1
+        assert seen[0].exc_type is ZeroDivisionError and threading.excepthook == seen.append
+    finally:
+        threading.excepthook = before
+    assert capsys.readouterr().err == "error: told once\n" * 2

@@ -104,6 +104,16 @@ def test_a_file_that_the_system_refuses_is_named_and_the_old_one_kept(tmp_path):
         write_json(tmp_path / "file" / "b.json", {})
 
 
+@pytest.mark.skipif(os.name != "posix", reason="makes a pipe")
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # as /dev/null, which root could replace
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(DataError, match="and no file"):
+            write_json(tmp_path / name, {})
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 2
+
+
 @given(value=st.dictionaries(st.text().filter(lambda key: key != "sha256"), JSON, max_size=5))
 def test_what_is_written_is_read(value, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "any.json"

@@ -139,6 +139,7 @@ def test_more_faults_than_one_are_counted(write):
 
 def test_unreadable_files(tmp_path):
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(HEADER.encode() * 1000)[:-20])
+    (tmp_path / "bomb.csv.gz").write_bytes(gzip.compress(bytes(8 << 20)) * 12)
     (tmp_path / "binary.csv").write_bytes(b"date,symbol,close\n\xff\xfe,\x80,1\n")
     (tmp_path / "book.xlsx").write_bytes(b"PK\x03\x04 and sheets")
     (tmp_path / "old.csv").write_bytes(b"\xd0\xcf\x11\xe0 and sheets")
@@ -146,6 +147,7 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     for name, text in (
         ("cut.csv.gz", "cannot be read"),
+        ("bomb.csv.gz", "unpacks to more than 100 times its size"),
         ("missing.csv", "cannot be read"),
         ("binary.csv", "is not text in UTF-8; save it again"),
         ("book.xlsx", "is an Excel file or a zip; save the table as CSV"),

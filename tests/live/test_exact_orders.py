@@ -148,6 +148,11 @@ def test_holdings_are_read_exactly(tmp_path):
         ("asset,units\nA,\ncash,5\n", {}, "units of A is ''"),
         ("asset,units\nA,1e99\ncash,5\n", {}, "units of A is '1e99'"),
         ("asset,units\nD,1\ncash,5\n", {}, "D is held, but has no price"),
+        (
+            "asset,units\nA,1\ncash,1,000\n",
+            {},
+            "line 3, has 3 cells, and the first line 2: write num",
+        ),
         ("asset,amount\nA,1\n", {}, "needs one column 'units'"),
         ("", {}, "needs one column 'asset'"),
         ("asset,units\nA,1\n", {"capital": 5}, "capital=5 is less than the 10.00"),

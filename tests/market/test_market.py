@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 import pickle
 
 import numpy as np
@@ -246,9 +247,14 @@ def test_split(market):
     assert market.split(0.5, 0.25) == ((0, 150), (150, 225), (225, 300))
     date = str(market.timestamps[100])
     assert market.split(date, 200) == ((0, 100), (100, 200), (200, 300))
-    for train, validation in ((0.8, 0.2), (0.0, 0.5), (1.5, 0.1), (200, 200), (0.5, -0.1)):
+    for train, validation in ((0.8, 0.2), (0.0, 0.5), (200, 200), (0.5, 0.0)):
         with pytest.raises(ArgumentError, match="all three parts"):
             market.split(train, validation)
+    for share in (1.5, -0.1, 1e308, math.inf, math.nan):
+        with pytest.raises(ArgumentError, match=r"train=.*must be a finite number"):
+            market.split(share, 0.1)
+        with pytest.raises(ArgumentError, match=r"validation=.*must be a finite number"):
+            market.split(0.5, share)
 
 
 @given(t=st.integers(0, 299))

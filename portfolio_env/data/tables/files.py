@@ -32,7 +32,7 @@ def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict
     try:
         raw = Path(path).read_bytes()
         about = {"sha256": hashlib.sha256(raw).hexdigest()}
-        content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        content = _unpacked(raw, origin) if raw[:2] == b"\x1f\x8b" else raw
     except (OSError, EOFError, zlib.error) as error:
         origin.fail(f"cannot be read ({error}); give a readable CSV or Parquet file")
     for start, kind, fix in _OTHERS:
@@ -50,6 +50,20 @@ def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict
     return frame.iloc[: filled[-1] + 1 if len(filled) else 0], origin, about
 
 
+def _unpacked(raw: bytes, origin: Origin) -> bytes:
+    """Return what gzip has packed, unless a small file would fill the memory."""
+    factor, more = _INFLATION
+    most = factor * len(raw) + more
+    with gzip.open(io.BytesIO(raw)) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        origin.fail(
+            f"unpacks to more than {factor} times its size; unpack it yourself if it is right"
+        )
+    return content
+
+
+_INFLATION = (100, 1 << 26)  # a file may grow to its size x the first + the second
 _OTHERS = (
     (b"PK\x03\x04", "an Excel file or a zip", "save the table as CSV, or give a frame of pandas"),
     (b"\xd0\xcf\x11\xe0", "an old Excel file", "save the table as CSV, or give a frame of pandas"),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from portfolio_env.data.tables.fields import (
@@ -280,28 +281,36 @@ def _stacked(
 ) -> tuple[pd.DataFrame, Origin]:
     """Return a long frame of the bars that exist, symbol by symbol."""
     times = as_dates(dates, origin)
-    parts, numbers = [], []
+    kept: list[dict[str, Any]] = []
+    rows: list[npt.NDArray[np.intp]] = []
     for symbol, series in fields.items():
-        bars = pd.DataFrame(
-            {
-                field: values
-                if field == CURRENCY
-                else read_numbers(values.rename(symbol), origin, of_volume=field == "volume")
-                for field, values in series.items()
-            }
-        )
-        quoted = [field for field in ("open", "high", "low", "close") if field in bars]
-        prices = bars[quoted or [ADJUSTED]] if {*quoted, ADJUSTED} & {*bars} else bars[[]]
-        if not len(prices.columns) or ("close" not in bars and ADJUSTED not in bars):
+        bars = {
+            field: values.to_numpy(object)
+            if field == CURRENCY
+            else read_numbers(values.rename(symbol), origin, of_volume=field == "volume")
+            for field, values in series.items()
+        }
+        if "close" not in bars and ADJUSTED not in bars:
             origin.fail(f"has no close of {symbol}; it has {list(series)}: add it")
+        quoted = [bars[field] for field in ("open", "high", "low", "close") if field in bars]
+        quoted = quoted or [bars[ADJUSTED]]
         if "close" not in bars:
-            bars = bars.rename(columns={ADJUSTED: "close"})
-        present = np.flatnonzero(prices.notna().to_numpy().any(axis=1))
+            bars["close"] = bars.pop(ADJUSTED)
+        present = np.flatnonzero(~np.logical_and.reduce([np.isnan(part) for part in quoted]))
         if not len(present):
             origin.fail(f"has no price of {symbol}; delete its column")
-        part = bars.iloc[present].assign(date=times.iloc[present].array, symbol=symbol)
-        parts.append(part)
-        numbers.append(present + origin.first)
-    if not parts:
+        kept.append({field: values[present] for field, values in bars.items()})
+        rows.append(present)
+    if not kept:
         origin.fail("has no columns of prices; give one per asset")
-    return pd.concat(parts, ignore_index=True), replace(origin, numbers=np.concatenate(numbers))
+    counts, places = list(map(len, rows)), np.concatenate(rows)
+    names = dict.fromkeys(field for bars in kept for field in bars)
+    # One frame for all: one for each of 20,000 symbols would take minutes.
+    columns: dict[str, Any] = {
+        name: np.concatenate(
+            [bars.get(name, np.full(n, np.nan)) for bars, n in zip(kept, counts, strict=True)]
+        )
+        for name in names
+    }
+    columns |= {"date": times.iloc[places].array, "symbol": pd.Index([*fields]).repeat(counts)}
+    return pd.DataFrame(columns), replace(origin, numbers=places + origin.first)

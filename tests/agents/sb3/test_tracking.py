@@ -12,6 +12,7 @@ from agents.sb3.curves import Tracker, check_tracker, curves, write_points
 from agents.training.config import TrainConfig
 from agents.training.run_records import id_of
 from agents.training.train import train
+from portfolio_env.command_line import exit_status
 from portfolio_env.errors import ArgumentError, PortfolioError
 
 
@@ -85,3 +86,21 @@ def test_a_training_sends_its_curves(monkeypatch, tmp_path):
     sent = {tag for method, values, _ in calls if method == "log" for tag in values[0]}
     assert {"train/growth", "portfolio/validation/excess_growth", "validation/growth"} <= sent
     assert calls[-1][0] == "finish"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files")
+def test_a_full_disk_under_the_curves_names_their_folder(tmp_path, capsys):
+    import resource
+
+    def work():
+        logger = curves(tmp_path / "tb", 0)
+        for step in range(100):
+            write_points(logger, {"x": 1.0}, step)
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    try:
+        assert exit_status(work, stopped="") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'tb'} cannot be written (File")

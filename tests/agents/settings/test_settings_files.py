@@ -204,3 +204,20 @@ def test_yaml_neither_repeats_keys_nor_multiplies(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=told):
             read_settings(written(tmp_path, text))
+
+
+@pytest.mark.parametrize("odd", ["ON", "no", "0700", "-0_1", "1:30", "1:30.5"])
+def test_what_yaml_reads_as_another_value_is_to_be_quoted(tmp_path, odd):
+    file = tmp_path / "a.yaml"
+    file.write_text(f"assets: [A, {odd}]")
+    with pytest.raises(DataError, match=f"it holds {odd}, .*quote it"):
+        read_settings(file)
+    file.write_text(f"assets: [A, '{odd}', '1e5', 0, 0.5, 1e-3]\nrolling: true")
+    numbers = [0, 0.5, 0.001]
+    assert read_settings(file) == {"assets": ["A", odd, "1e5", *numbers], "rolling": True}
+
+
+def test_a_list_of_other_than_texts_and_numbers_is_no_text(tmp_path):
+    (tmp_path / "a.yaml").write_text("assets: [A, TRUE]")  # a symbol, too
+    with pytest.raises(ArgumentError, match="must be a text"):
+        settings_of(TrainConfig, read_settings(tmp_path / "a.yaml"), "a.yaml")

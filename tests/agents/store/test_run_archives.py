@@ -218,6 +218,34 @@ def test_a_damaged_run_is_not_exported(run, tmp_path):
     assert not (tmp_path / "run.zip").exists()
 
 
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (("notes(1).md",), "is not a name within a folder"),
+        (("Notes.md", "notes.md"), "two members of one name"),
+    ],
+)
+def test_what_could_not_be_imported_is_not_exported(run, tmp_path, names, reason):
+    path = shutil.copytree(run, tmp_path / "run")
+    for name in names:
+        (path / name).write_text("mine")
+    if len(list(path.glob("*otes*"))) < len(names):
+        pytest.skip("the file system does not tell cases apart")
+    with pytest.raises(DataError, match=f"cannot be exported: .*{reason}"):
+        export_run(path, tmp_path / "run.zip")
+    assert not (tmp_path / "run.zip").exists()
+
+
+def test_an_archive_does_not_replace_a_file_of_its_run(run, tmp_path):
+    path = shutil.copytree(run, tmp_path / "run")
+    before = (path / "best_model.safetensors").read_bytes()
+    for name in ("best_model.safetensors", "new.zip"):
+        with pytest.raises(ArgumentError, match="lies in the run itself"):
+            export_run(path, path / name)
+    assert (path / "best_model.safetensors").read_bytes() == before
+    assert not (path / "new.zip").exists()
+
+
 def test_events_of_tensorboard_go_along_when_asked(run, tmp_path):
     from torch.utils.tensorboard import SummaryWriter
 

@@ -12,7 +12,7 @@ from agents.supervised.data import WindowDataset
 from agents.supervised.model import SupervisedModel
 from agents.supervised.tasks import make_task
 from agents.supervised.training import SupervisedOptions
-from agents.tensors import save_tensors
+from agents.tensors import load_tensors, save_tensors
 from portfolio_env import Market, load_market
 from portfolio_env.data.generators.planted import PlantedMarket
 from portfolio_env.errors import ArgumentError, DataError
@@ -158,3 +158,21 @@ def test_bad_input_is_named(market: Market, tmp_path: Path) -> None:
     other = load_market("synthetic?bars=60", features="none")
     with pytest.raises(ArgumentError, match="load the market with those"):
         model_of(market).forecast(other)
+
+
+def test_a_model_whose_numbers_are_not_finite_is_refused(market: Market, tmp_path: Path) -> None:
+    model = model_of(market)
+    model.fit(market, (0, 200), (200, 300), epochs=1)
+    model.save(file := tmp_path / "model.safetensors")
+    tree = load_tensors(file, kind="supervised")
+    name = next(iter(tree["weights"]))
+    lost = {"weights": tree["weights"] | {name: tree["weights"][name] * float("nan")}}
+    for change, text in (
+        (lost, "weights that are not finite"),
+        ({"scale": float("nan")}, "scale=nan"),
+        ({"base": tree["base"] | {"up": 2.0}}, "up=2.0"),
+        ({"config": tree["config"] | {"seed": float("inf")}}, "not a saved SupervisedModel"),
+    ):
+        save_tensors(file, tree | change, kind="supervised")
+        with pytest.raises(DataError, match=text):
+            SupervisedModel.load(file)
