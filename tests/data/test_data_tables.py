@@ -151,10 +151,10 @@ def test_a_column_without_numbers_is_refused_or_told(write, caplog):
 
 def test_a_panel_or_saved_market_without_a_price_of_an_asset_is_refused(tmp_path):
     bars = load_market("synthetic?bars=60").panel
-    close = np.where(np.arange(bars.n_assets) == 1, np.nan, bars.close)
+    close = np.where(np.arange(len(bars.assets)) == 1, np.nan, bars.close)
     panel = PricePanel(bars.timestamps, bars.assets, close)
     build_market(panel, features="none").save(tmp_path / "m.npz")
     for source in (panel, tmp_path / "m.npz"):
-        with pytest.raises(DataError, match="no price of A01; .* leave it out of assets"):
+        with pytest.raises(DataError, match=r"no price of A01; .* leave it out of assets"):
             load_market(source, features="none")
         assert load_market(source, assets=["A00", "A02"]).assets == ("A00", "A02")
