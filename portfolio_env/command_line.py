@@ -52,7 +52,7 @@ def command_text() -> str:
 def read_arguments(kind: Any, **options: Any) -> Any:
     """Return the settings of a command line, read by ``tyro``.
 
-    What it rejects is told in one line, as every error is, and the exit status is 2.
+    Bad options end in one line on stderr, as every error does, with the exit status 2.
     Its ``--help`` shows the docstrings of fields as running text: ``tyro`` itself keeps the line
     breaks of those that are indented, as they are below a field. An option that may be left out is
     shown as ``--out PATH``, not as ``--out {None}|PATH``.
