@@ -115,7 +115,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
     if config.run is not None and not is_writable(config.run):
         raise ArgumentError(
             f"{config.run} is read-only, and an evaluation counts the use of the test range there: "
-            f"copy the folder to a place with rights, and evaluate the copy."
+            "copy the folder to a place with rights, and evaluate the copy."
         )
     specs = [spec_of(each, "scenario") for each in split_specs(config.stress) if each]
     scenarios = {each.label(each.name): evaluation.scenario_of(*each) for each in specs}

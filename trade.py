@@ -36,7 +36,8 @@ def main() -> int:
 
     def work() -> int:
         if command := COMMANDS.get(sys.argv[1] if sys.argv[1:] else ""):
-            status: int = read_arguments(command, args=sys.argv[2:], description=getdoc(command))()
+            own = {"args": sys.argv[2:], "prog": f"{sys.argv[0]} {sys.argv[1]}"}
+            status: int = read_arguments(command, description=getdoc(command), **own)()
             return status
         found = trade(read_arguments(TradeConfig, description=__doc__))
         return ALERT if found.alerts else 0

@@ -86,7 +86,7 @@ def summary(path: Path) -> str:
     figures = []
     for name, numbers in models.items():
         excess = numbers.get("excess_growth")
-        growth = "ruined" if excess is None else f"{100 * excess:+.1f} % a year"
+        growth = "ruined" if excess is None else f"{round(100 * excess, 1) + 0.0:+.1f} % a year"
         figures.append(f"{name} model {growth}")
     lines = [f"Folder: {path}"]
     if figures:

@@ -186,8 +186,8 @@ class Calibration:
         right.plot(span, span, color="gray", linewidth=0.8)
         right.plot(sigma, error, marker="o", markersize=4, linestyle="none")
         right.set(
-            title=f"Errors by sigma, mean squared z {self.mean_square:.2f}",
-            xlabel="sigma forecast (root mean square of a tenth)",
+            title=f"Error by forecast sigma, mean squared z {self.mean_square:.2f}",
+            xlabel="forecast sigma (root mean square of each decile)",
             ylabel="error (root mean square)",
             xlim=span,
             ylim=span,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
+from statistics import median
 from time import perf_counter
 
 HOUR = 3600.0  # seconds; a training that takes longer says so
-MEASURED = 2.0  # seconds that an estimate is made from, at least
+MEASURED = 10.0  # seconds that an estimate is made from, at least
+UPDATES = 3  # updates that it is made from, at least
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -56,7 +59,9 @@ def bar(
 class Outlook:
     """Report once how long a training will take, if that is more than an hour.
 
-    It is measured on the first updates: the time of one, times those that are left.
+    It is the median time of a step over the first updates, times the steps that are left: an
+    update with a compilation or a validation in it, or a moment when the machine is busy with
+    something else, does not count for all that follow.
 
     Args:
         name: Name of the training.
@@ -66,29 +71,30 @@ class Outlook:
 
     def __init__(self, name: str, total: int, ways: Sequence[str]) -> None:
         self.name, self.total, self.ways = name, total, ways
-        self._begun: tuple[float, int] | None = None
+        self._looks: list[tuple[float, int]] = []
         self._over = False
 
     def look(self, done: int) -> None:
         """Record the present step; between two calls are whole updates."""
         if self._over:
             return
-        if self._begun is None:  # what came before has compiled and warmed up
-            self._begun = perf_counter(), done
-            return
-        seconds = perf_counter() - self._begun[0]
-        if seconds < MEASURED:
+        self._looks.append((perf_counter(), done))  # the first comes after warming up
+        if len(self._looks) <= UPDATES or self._looks[-1][0] - self._looks[0][0] < MEASURED:
             return
         self._over = True
-        left = seconds / max(done - self._begun[1], 1) * (self.total - done)
+        paces = [
+            (now - before) / max(steps - steps_before, 1)
+            for (before, steps_before), (now, steps) in pairwise(self._looks)
+        ]
+        left = median(paces) * (self.total - done)
         if left > HOUR:
             ways = "".join(f"\n  - {way}" for way in self.ways)
             _LOGGER.warning(
-                "%s will take about %s more (%d of %d done). Ways to make it shorter:%s",
+                "%s will take about %s more (%s of %s done). Ways to make it shorter:%s",
                 self.name,
                 duration(left),
-                done,
-                self.total,
+                f"{done:,}",
+                f"{self.total:,}",
                 ways,
             )
 

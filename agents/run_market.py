@@ -143,7 +143,8 @@ def _other_market(path: Path, config: TrainConfig, market: str) -> RunMarket:
     seen = dates.get("train") if isinstance(dates, dict) else None
     if isinstance(seen, list) and len(seen) == 2 and str(panel.timestamps[0]) <= str(seen[1]):
         news += (
-            f" The agent has learned from the time up to {str(seen[1])[:10]}, though not from it."
+            f" The agent was trained on bars up to {str(seen[1])[:10]}: what it earns here before "
+            "that date is not out of sample in time."
         )
     return RunMarket(found, other.ranges_of(panel.timestamps), (news,))
 

@@ -169,8 +169,9 @@ def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baselin
     try:
         inspect.signature(build).bind(market, **options)
     except TypeError as error:
+        given = ", ".join(["market", *options])
         raise ArgumentError(
-            f"baseline {short_name(name)} does not take the market and {sorted(options)}: {error}"
+            f"baseline {short_name(name)} does not take ({given}): {error}"
         ) from error
     try:
         return build(market, **options)

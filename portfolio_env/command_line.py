@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from inspect import ismethod
+from io import StringIO
 from typing import Any, get_args, get_type_hints
 
 from portfolio_env.errors import PortfolioError
@@ -19,6 +21,15 @@ from portfolio_env.files.safe_names import printable
 
 _LONGEST = 2000  # characters of a line
 _NULL = "embedded null"  # Python's message for a path that no system can open
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_OPTION = re.compile(r"^--[\w.-]+", re.MULTILINE)
+_PLAINLY = (  # words of tyro and Python, and plainer ones
+    (r"^Error parsing ", ""),
+    (r" \(required\)", ""),
+    (r"\. Expected 1 values?", ""),
+    (r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not an integer"),
+    (r"could not convert string to float: (.*)", r"\1 is not a number"),
+)
 _ALLOCATOR = ("allocate", "out of memory", "Storage size calculation overflowed")
 
 
@@ -43,6 +54,7 @@ def command_text() -> str:
 def read_arguments(kind: Any, **options: Any) -> Any:
     """Return the settings of a command line, read by ``tyro``.
 
+    Bad options end in one line on stderr, as every error does, with the exit status 2.
     Its ``--help`` shows the docstrings of fields as running text: ``tyro`` itself keeps the line
     breaks of those that are indented, as they are below a field. An option that may be left out is
     shown as ``--out PATH``, not as ``--out {None}|PATH``.
@@ -61,13 +73,53 @@ def read_arguments(kind: Any, **options: Any) -> Any:
                 if param.arg_name in own and param.description:
                     text = " ".join(param.description.replace("``", "").split())
                     own[param.arg_name].metadata = {"help": text}  # type: ignore[assignment]  # tyro
-    with _optional_as_plain():
-        return tyro.cli(kind, **options)
+    told = StringIO()
+    try:
+        with _optional_as_plain(), redirect_stderr(told):
+            return tyro.cli(kind, **options)
+    except SystemExit:
+        if told.getvalue():
+            print(f"error: {_unframed(told.getvalue())}", file=sys.stderr)
+        raise
+
+
+def _unframed(box: str) -> str:
+    """Return in one line what ``tyro`` says in a frame: the reason, similar options, the help."""
+    parts: list[list[str]] = [[]]
+    for row in _COLOUR.sub("", box).splitlines()[1:]:  # without the title
+        text = row.strip("╭╮╰╯│|+ ")  # in ASCII where the output is
+        if text.strip("─-"):
+            parts[-1].append(text)
+        else:
+            parts.append([])
+    said = [part for part in parts if part]
+    if not said:
+        return " ".join(box.split())
+    reason = " ".join(said[0])
+    for pattern, plain in _PLAINLY:
+        reason = re.sub(pattern, plain, reason)
+    reason = reason.rstrip(".")
+    similar, see = [], ""
+    for part in said[1:]:
+        if part[0].startswith("Perhaps you meant"):
+            similar = list(dict.fromkeys(_OPTION.findall("\n".join(part))))
+        elif part[0].startswith("For full helptext"):
+            words = " ".join(part).partition(", ")[2].split()[1:]
+            see = f"; see {' '.join(words)}"
+        elif part[0].startswith(("Unrecognized options", "Available subcommands")):
+            added = " ".join(part)
+            reason += f"; {added[:1].lower()}{added[1:]}"
+    nearest = f"; perhaps {' or '.join(similar)} is meant" if similar else ""
+    return reason[:1].lower() + reason[1:] + nearest + see
 
 
 def _optional_as_plain() -> AbstractContextManager[None]:
     """Return rules by which ``tyro`` shows ``X | None`` as X; None can be given all the same."""
-    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
+    from tyro.constructors import (
+        ConstructorRegistry,
+        PrimitiveConstructorSpec,
+        PrimitiveTypeInfo,
+    )
 
     if not ismethod(ConstructorRegistry.get_primitive_spec):  # tyro before 1
         return nullcontext()
@@ -75,7 +127,8 @@ def _optional_as_plain() -> AbstractContextManager[None]:
 
     @registry.primitive_rule
     def optional(info: Any) -> Any:
-        if type(None) not in get_args(info.type) or info.type in within:
+        kinds = get_args(info.type)
+        if type(None) not in kinds or info.type in within:
             return None
         within.add(info.type)  # the rules of tyro itself come next
         try:
@@ -85,7 +138,19 @@ def _optional_as_plain() -> AbstractContextManager[None]:
         if not isinstance(spec, PrimitiveConstructorSpec):
             return spec
         plain = spec.metavar.replace("{None}|", "", 1).replace("{None,", "{", 1)
-        return replace(spec, metavar=plain)
+        spec = replace(spec, metavar=plain)
+        if len(kinds) != 2 or spec.nargs != 1:
+            return spec
+        kind = next(each for each in kinds if each is not type(None))
+        own = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, set()))
+        if not isinstance(own, PrimitiveConstructorSpec):
+            return spec
+
+        def read(words: list[str]) -> Any:  # an error is that of the kind alone
+            return None if words == ["None"] else own.instance_from_str(words)
+
+        choices = None if own.choices is None else (*own.choices, "None")
+        return replace(spec, instance_from_str=read, choices=choices)
 
     return registry
 

@@ -66,7 +66,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
         given bar (a row or a date) and from given weights, in any of the ways of ``initial``.
 
     Episode end:
-        Terminated on ruin, when 99.9 % of the initial value are lost. Truncated after
+        Terminated on ruin, when 99.9 % of the initial value is lost. Truncated after
         ``episode_length`` steps, or at the last bar before ``end``.
 
     Info:

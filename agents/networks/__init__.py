@@ -84,7 +84,7 @@ def make_encoder(encoder: str | Maker, n_features: int, window: int, **options: 
     try:
         made: Encoder = maker(n_features, window, **options)  # type: ignore[assignment]  # a module
     except TypeError as error:  # where a text stands for a number
-        raise ArgumentError(f"encoder {called} does not take {options} ({error})") from error
+        raise ArgumentError(f"encoder {called} does not take {options}: {error}") from error
     return made
 
 

@@ -109,9 +109,10 @@ def check_options(
     try:
         signature.bind(n_features, window, **options)
     except TypeError as error:
+        given = ", ".join(["n_features", "window", *options])
         raise ArgumentError(
-            f"encoder {called} does not take {options} ({error}); its class takes n_features, "
-            "window and options by keyword"
+            f"encoder {called} does not take ({given}): {error}; its class takes n_features, "
+            "window and its options by keyword"
         ) from error
 
 

@@ -27,11 +27,9 @@ def onto_simplex(weights: Tensor) -> Tensor:
 class DirichletDistribution(Distribution):
     """Dirichlet distribution over cash and assets, as an SB3 distribution.
 
-    The methods of torch's ``Dirichlet`` that it calls are not typed.
-
-    What is drawn and what is asked for its density pass the same projection, so that an action
-    from a buffer has the density it had when it was drawn. The deterministic action is the mean:
-    for concentrations below 1 there is no mode.
+    An action passes the same projection when it is drawn and when its density is computed, so that
+    an action from a buffer has the density it had when it was drawn. The deterministic action is
+    the mean: for concentrations below 1 there is no mode.
     """
 
     distribution: Dirichlet

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -161,6 +162,27 @@ def check_tracker(client: str) -> None:
     check_choice("track", client, TRACKERS)
     if find_spec(client) is None:
         raise PortfolioError(f"--track {client} needs {client}; pip install {client}.")
+
+
+def hparams_of(settings: Mapping[str, Any]) -> HParam:
+    """Return the settings of a run for TensorBoard's HPARAMS tab, beside its last validation.
+
+    Args:
+        settings: Settings by name; those of a group are shown under names like
+            ``costs.commission_bps``, and those that are not given are left out.
+    """
+    figures = ("excess_growth", "growth", "turnover")
+    return HParam(dict(_flat(settings)), {f"validation/{name}": 0.0 for name in figures})
+
+
+def _flat(settings: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    """Return settings under the names of their options, without those that are not given."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{group}{key}.")
+        elif value not in (None, "{}"):
+            told = isinstance(value, bool | int | float | str)
+            yield f"{group}{key}", value if told else json.dumps(value)
 
 
 def write_points(logger: Logger, values: dict[str, Any], step: int) -> None:

@@ -203,6 +203,8 @@ Command: TypeAlias = List | Show | Card | Export | Import | Delete | Convert
 
 
 def _print_table(records: list[Record]) -> None:
+    from agents.training.card_texts import percent
+
     console = Console()
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("id", "algo", "market", "seed", "started", "state"):
@@ -212,7 +214,7 @@ def _print_table(records: list[Record]) -> None:
     if console.width >= _WIDE:
         table.add_column("folder", no_wrap=True, overflow="ellipsis")
     for record in records:
-        excess = "" if record.excess is None else f"{record.excess:+.3f}"
+        excess = "" if record.excess is None else percent(record.excess)
         state = f"{record.state}, {len(record.runs)} runs" if record.runs else record.state
         cells = [record.id[:8] or record.path.name[:20], record.algo, record.market,
                  ",".join(map(str, record.seeds)), record.started[:16].replace("T", " "),
@@ -220,7 +222,7 @@ def _print_table(records: list[Record]) -> None:
         folder = [record.path.name] if console.width >= _WIDE else []
         table.add_row(*(Text(printable(cell)) if cell else "" for cell in (*cells, *folder)))
     console.print(table)
-    print("excess: yearly validation growth above equal weight; uses: of the test range")
+    print("excess: validation growth above equal weight, % a year; uses: of the test range")
 
 
 def _print_files(path: Path) -> list[str]:

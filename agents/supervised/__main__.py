@@ -17,6 +17,7 @@ except ModuleNotFoundError:
 from agents.supervised.config import SupervisedConfig
 from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
 from portfolio_env.errors import ArgumentError
+from portfolio_env.files.atomic import read_json
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ def main() -> int:
 
     def work() -> None:
         command = read_arguments(Command, prog="python -m agents.supervised")
-        from agents.supervised.run import resume, train  # loads torch, which --help does not need
+        from agents.supervised.cards import summary  # loads torch, which --help does not need
+        from agents.supervised.run import resume, train
+        from agents.training.run_records import CARD
 
         logging.basicConfig(format="%(message)s")
         logging.getLogger("agents").setLevel(logging.INFO)
@@ -44,8 +47,7 @@ def main() -> int:
             raise ArgumentError("--resume goes on with its own settings: leave the others out")
         else:
             path = resume(command.resume, progress_bar=True)
-        print((path / "card.md").read_text())
-        print(f"Folder: {path}")
+        print(summary(read_json(path / CARD), path))
 
     return exit_status(work, stopped="stopped; continue with --resume and the run folder")
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agents.settings.market import SUPERVISED
-from agents.training.card_texts import ending, page_of, table
+from agents.training.card_texts import day, ending, options_text, page_of, table
 from agents.training.run_folder import FORMAT
 from agents.training.run_records import CARD, identity, read_record
 from portfolio_env.evaluation.usage_log import read_usage_log
 from portfolio_env.files.atomic import read_json
+from portfolio_env.files.safe_names import printable
 
 Card = dict[str, Any]
 KIND = "supervised run"
@@ -68,9 +70,9 @@ def markdown(card: Mapping[str, Any]) -> str:
         f"# {model['task']} by {model['encoder']} on {market['name']}",
         "",
         f"- id: {card['id']} ({card['kind']}, {card['state']})",
-        f"- started: {card['started']}",
-        f"- model: encoder {model['encoder']} {model['encoder_options']}, a window of "
-        f"{model['window']}, returns of {model['horizon']} bars",
+        f"- started: {day(card['started'])} UTC",
+        f"- model: encoder {model['encoder']}{options_text(model['encoder_options'])}, a window of "
+        f"{_bars(model['window'])}, returns over {_bars(model['horizon'])}",
         f"- reads: {len(card['features']['names'])} features of the set {card['features']['set']}",
         f"- seed: {card['seeds'][0]}",
         f"- market: {market['n_bars']:,} bars of {len(market['assets'])} assets, hash "
@@ -78,7 +80,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         "",
         *table(
             ("range", "first bar", "last bar"),
-            [(name, d["first"][:16], d["last"][:16]) for name, d in card["ranges"].items()],
+            [(name, day(d["first"]), day(d["last"])) for name, d in card["ranges"].items()],
         ),
         "",
         *(_judged(model, judged) if judged else ["Not judged yet: its training goes on."]),
@@ -91,7 +93,7 @@ def _judged(model: Mapping[str, Any], judged: Mapping[str, Any]) -> list[str]:
     lines = [judged["verdict"], ""]
     for name, scores in judged["scores"].items():
         head = ("score", *next(iter(scores.values())))
-        rows = [(score, *map(_number, row.values())) for score, row in scores.items()]
+        rows = [(score, *_score(row)) for score, row in scores.items()]
         lines += [f"## Scores on the {name} range", "", *table(head, rows), ""]
     sides = judged["classification"]
     rows = [(side, *map(_number, row.values())) for side, row in sides.items()]
@@ -118,8 +120,8 @@ def _judged(model: Mapping[str, Any], judged: Mapping[str, Any]) -> list[str]:
         f"99 of 100 cases; {judged['parameters']:,} weights, {judged['epochs']} epochs.",
         "",
         *("## What the forecasts earn on the test range", ""),
-        f"Positions are held for {model['horizon']} bars. In % a year, after costs; at equal risk "
-        "is growth at the volatility of equal weight, above it.",
+        f"Positions are held for {_bars(model['horizon'])}. In % a year, after costs; at equal "
+        "risk is growth at the volatility of equal weight, above it.",
         "",
         *_earnings(judged["earnings"]),
         "",
@@ -127,8 +129,41 @@ def _judged(model: Mapping[str, Any], judged: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def summary(card: Mapping[str, Any], path: Path) -> str:
+    """Return the end of a training in a few lines: the verdict, what it earns, where more is."""
+    judged = card["judged"]
+    growth = {name: each["growth"] for name, each in judged["earnings"].items()}
+    earned = [
+        f"{name} {'ruined' if each is None else f'{100 * each:+.1f}'}"
+        for name, each in growth.items()
+    ]
+    lines = [
+        judged["verdict"],
+        f"Growth after costs on the test range, % a year: {', '.join(earned)}",
+        f"Card: {path / 'card.md'}",
+        f"Folder: {path}",
+    ]
+    return "\n".join(map(printable, lines))
+
+
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.5g}"
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def _score(row: Mapping[str, float | None]) -> list[str]:
+    """Return the numbers of a score, to four digits of the largest; p values to three."""
+    sizes = [abs(each) for name, each in row.items() if each and name != "p_value"]
+    digits = max(0, 3 - math.floor(math.log10(max(sizes)))) if sizes else 3
+    return [
+        _number(each) if each is None or name == "p_value" else f"{each:.{digits}f}"
+        for name, each in row.items()
+    ]
+
+
+def _bars(count: int) -> str:
+    return f"{count} bar{'s' * (count != 1)}"
 
 
 def _earnings(accounts: Mapping[str, Mapping[str, float | None]]) -> list[str]:
@@ -137,7 +172,8 @@ def _earnings(accounts: Mapping[str, Mapping[str, float | None]]) -> list[str]:
     for name, each in accounts.items():
         parts = [each[key] for key in ("at_equal_risk", "low", "high")]
         known = [f"{100 * part:+.1f}" for part in parts if part is not None]
-        at_risk = f"{known[0]} [{known[1]}, {known[2]}]" if len(known) == 3 else ""
+        compared = len(known) == 3 and (each["low"], each["high"]) != (0.0, 0.0)
+        at_risk = f"{known[0]} [{known[1]}, {known[2]}]" if compared else ""  # not with itself
         growth, sharpe, turnover, cost = (
             _scaled(each[key], scale)
             for key, scale in (("growth", 100), ("sharpe", 1), ("turnover", 1), ("cost", 100))

@@ -63,7 +63,7 @@ def calibration(forecasts: Forecasts) -> Figure:
     left.axhline(1.0, color="gray", linewidth=0.8)
     left.set(
         title="Probability integral transform",
-        xlabel="forecast probability of less than what occurred",
+        xlabel="probability that was forecast of a smaller return",
         ylabel="density (1: calibrated)",
         xlim=(0, 1),
     )
@@ -73,8 +73,8 @@ def calibration(forecasts: Forecasts) -> Figure:
     right.plot(span, span, color="gray", linewidth=0.8)
     right.plot(100 * sigma, 100 * error, "o", markersize=4)
     right.set(
-        title=f"Errors by sigma, mean squared z {forecasts.calibration.mean_square:.2f}",
-        xlabel="sigma forecast, % (root mean square of a tenth)",
+        title=f"Error by forecast sigma, mean squared z {forecasts.calibration.mean_square:.2f}",
+        xlabel="forecast sigma, % (root mean square of each decile)",
         ylabel="error, % (root mean square)",
         xlim=span,
         ylim=span,
@@ -95,7 +95,9 @@ def skill_in_time(forecasts: Forecasts) -> Figure:
         share = np.where(known.any(1), share, 0.5)
         axes.plot(forecasts.times, np.cumsum(share - 0.5), label=label)
     axes.axhline(0.0, color="gray", linewidth=0.8)
-    axes.set(title="Directions forecast right", ylabel="bars above one half, summed")
+    axes.set(
+        title="Hit rate of directions over time", ylabel="hit rate less 50 %, summed over bars"
+    )
     axes.legend()
     date_axis(axes)
     return figure

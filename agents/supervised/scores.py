@@ -54,7 +54,7 @@ class Base:
 
 @dataclass(frozen=True, eq=False)
 class Forecasts:
-    """Forecasts of returns beside what happened.
+    """Forecasts of returns beside the returns that were realised.
 
     Attributes:
         times: (S,) timestamps of the bars at which they were made.

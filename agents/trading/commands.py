@@ -271,11 +271,7 @@ def told(status: SessionStatus) -> dict[str, Any]:
         "cash": f"{status.cash:,.2f}",
         "held": ", ".join(own.asset for own in status.positions if own.units) or "nothing",
         "ideal account": f"{status.ideal:,.2f}",
-        **{
-            f"of that by {name}": f"{money:+,.2f}"
-            for name, money in status.shortfall.items()
-            if abs(money) >= 0.005
-        },
+        **{f"of that by {name}": money for name, money in status.causes.items()},
         "open alerts": str(len(status.alerts)),
     }
     return found | ({"last alert": status.alerts[0].text} if status.alerts else {})
@@ -309,7 +305,7 @@ def replayed(config: Replay) -> dict[str, Any]:
         ArgumentError: If neither a run nor a baseline is given, or the range is none.
         DataError: If the run or its data cannot be read.
     """
-    from agents.training.run_folder import evaluating
+    from agents.training.run_folder import evaluating, is_writable
     from agents.training.tasks import open_task
     from baselines.strategies import baseline_strategies
     from portfolio_env.env import PortfolioEnv
@@ -324,6 +320,8 @@ def replayed(config: Replay) -> dict[str, Any]:
     check_number("latency", config.latency, 0)
     if config.run is not None:
         refuse_no_run(config.run)
+        if config.out is None and not is_writable(config.run):
+            raise ArgumentError(f"{config.run} is read-only: give --out, a folder for the ledger.")
     how: dict[str, Any] = {"model": config.model, "device": config.device}
     task = open_task(config.run, config.task, **how)
     if config.run is not None:
@@ -337,6 +335,7 @@ def replayed(config: Replay) -> dict[str, Any]:
     fold = _shocked(fold, config, start, end)
     faults = with_seed(config.scenario if config.scenario in SCENARIOS else "none", config.seed)
     folder = config.out or task.folder / "evaluation" / "replay"
+    shock = "" if config.scenario == "none" else f", scenario {config.scenario}, seed {config.seed}"
     session = replay(
         predictor_of(strategy, fold, "test"),
         start,
@@ -345,7 +344,7 @@ def replayed(config: Replay) -> dict[str, Any]:
         delay=np.timedelta64(round(config.latency * 1e9), "ns"),
         participation=config.participation,
         instruments=uniform(config.lot),
-        name=f"{strategy.name} {config.scenario} {config.seed}",
+        name=f"replay of {strategy.name}{shock}",
     )
     ledger = session.ledger
     options = {**strategy.options(fold, "test"), "start": start, "end": end}

@@ -37,13 +37,14 @@ class TradeConfig:
     account: Annotated[AccountOptions, tyro.conf.arg(name="")] = AccountOptions()  # noqa: RUF009
     """Account to trade for."""
     alert_drift: float | None = 0.05
-    """Share of the account that may be away from what is to be held."""
+    """Alert when holdings differ from their targets by more than this share of the account."""
     alert_target: float | None = 0.1
-    """Share of the account that may be meant otherwise than at the last call."""
+    """Alert when targets change by more than this share of the account since the last call."""
     alert_drawdown: float | None = 0.1
-    """Share that the account may have lost of its highest value so far."""
+    """Alert when the account falls by more than this share below its highest value."""
     alert_age: float | None = None
-    """Days that the last bar may be old; by default the longest pause lately, and one bar."""
+    """Alert when the last bar is older than this many days; by default the longest recent pause
+    and one bar."""
     as_of: str | None = None
     """The present, a date or a moment in UTC; the clock by default."""
     judge: Literal["growth", "sharpe", "equal_risk"] = "growth"

@@ -40,15 +40,17 @@ class Paper:
     account: Annotated[AccountOptions, tyro.conf.arg(name="")] = AccountOptions()  # noqa: RUF009
     """Account of the simulated venue, and risk limits."""
     alert_drift: float | None = 0.05
-    """Share of the account that may be away from what is to be held."""
+    """Alert when holdings differ from their targets by more than this share of the account."""
     alert_target: float | None = 0.1
-    """Share of the account that may be meant otherwise than at the bar before."""
+    """Alert when targets change by more than this share of the account since the bar before."""
     alert_drawdown: float | None = 0.1
-    """Share that the account may have lost of its highest value so far."""
+    """Alert when the account falls by more than this share below its highest value."""
     alert_costs: float | None = 0.0005
-    """Share of the money traded that costs may be above those of the environment."""
+    """Alert when costs exceed those of the environment by more than this share of the money
+    traded."""
     alert_features: float | None = 0.1
-    """Share of the features' values that may be outside of their range before the session."""
+    """Alert when more than this share of the feature values lies outside of the range seen before
+    the session."""
     judge: Literal["growth", "sharpe", "equal_risk"] = "growth"
     """Measure that the validation gate goes by."""
     model: Literal["final", "best"] = "final"

@@ -1,6 +1,5 @@
 """Training callbacks: portfolio metrics to TensorBoard, validation backtests, checkpoints."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +7,11 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import HParam
 
 from agents.progress import Outlook
 from agents.saving import save_agent
 from agents.sb3.algorithms import policy_for
-from agents.sb3.curves import write_points
+from agents.sb3.curves import hparams_of, write_points
 from agents.sb3.vec_env import make_sb3_vec_env
 from agents.tensors import SUFFIX
 from agents.training.config import Range
@@ -23,43 +21,41 @@ from portfolio_env import Market
 from portfolio_env.evaluation.report.plots import equity_curves
 from portfolio_env.files.atomic import read_json, write_json
 
-STEP_MEANS = ("turnover", "cost", "drawdown", "concentration")
+STEP_MEANS = ("turnover", "drawdown", "concentration")
 
 
 class PortfolioMetrics(BaseCallback):
     """Log metrics of the lanes' accounts from ``info``, for on-policy and off-policy algorithms.
 
-    ``rollout/value`` is the mean final value of the episodes that ended since the last log;
-    ``rollout/turnover``, ``cost``, ``drawdown`` and ``concentration`` are means over lanes and
-    steps. They depend on the age and the dates of the episodes; ``ProbeCallback`` logs curves that
-    depend on the policy alone.
+    ``rollout/value`` is the mean final value over the initial one, of the episodes that ended since
+    the last log; ``rollout/turnover``, ``cost`` (share of the value before the step), ``drawdown``
+    and ``concentration`` are means over lanes and steps. They depend on the age and the dates of
+    the episodes; ``ProbeCallback`` logs curves that depend on the policy alone.
 
     Args:
-        hparams: Settings of the run, shown in TensorBoard's HPARAMS tab.
+        hparams: Settings of the run, shown in TensorBoard's HPARAMS tab, see ``hparams_of``.
     """
 
     def __init__(self, hparams: dict[str, Any]) -> None:
         super().__init__()
-        self.hparams = {
-            key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
-            for key, value in hparams.items()
-        }
+        self.hparams = hparams
+        self._initial = math.nan
 
     def _on_training_start(self) -> None:
-        metrics = {
-            "validation/excess_growth": 0.0,
-            "portfolio/validation/turnover": 0.0,
-            "portfolio/validation/value": 0.0,
-        }
+        self._initial = self.training_env.get_attr("simulator", 0)[0].initial_value
         if self.model.num_timesteps == 0:
-            write_points(self.logger, {"hparams": HParam(self.hparams, metrics)}, 0)
+            write_points(self.logger, {"hparams": hparams_of(self.hparams)}, 0)
 
     def _on_step(self) -> bool:
         infos = self.locals["infos"]
         for key in STEP_MEANS:
             self.logger.record_mean(f"rollout/{key}", float(np.mean([info[key] for info in infos])))
+        before = [info["portfolio_value"] * math.exp(-info["log_return"]) for info in infos]
+        costs = [info["cost"] / max(v, 1e-9) for info, v in zip(infos, before, strict=True)]
+        self.logger.record_mean("rollout/cost", float(np.mean(costs)))
         for lane in np.flatnonzero(self.locals["dones"]):
-            self.logger.record_mean("rollout/value", infos[lane]["portfolio_value"])
+            value = infos[lane]["portfolio_value"] / self._initial
+            self.logger.record_mean("rollout/value", value)
         return True
 
 

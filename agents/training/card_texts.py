@@ -70,10 +70,9 @@ def limits(card: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _options(model: Mapping[str, Any]) -> str:
-    """Return the options of the algorithm, where any were given."""
-    given = model.get("algo_options", "{}")
-    return "" if given == "{}" else f" {given}"
+def options_text(text: str) -> str:
+    """Return options, where any were given."""
+    return "" if text == "{}" else f" {text}"
 
 
 def markdown(card: Mapping[str, Any]) -> str:
@@ -85,9 +84,10 @@ def markdown(card: Mapping[str, Any]) -> str:
         f"# {model['algo']} on {market['name']}",
         "",
         f"- id: {card['id']} ({card['kind']}, {card['state']})",
-        f"- started: {card['started']}",
-        f"- model: {model['algo']}{_options(model)}, policy {model['policy']}, encoder "
-        f"{model['encoder']} {model['encoder_options']}, curriculum {model['curriculum']}",
+        f"- started: {day(card['started'])} UTC",
+        f"- model: {model['algo']}{options_text(model.get('algo_options', '{}'))}, policy "
+        f"{model['policy']}, encoder {model['encoder']}{options_text(model['encoder_options'])}, "
+        f"curriculum {model['curriculum']}",
         f"- reads: {count} of the set {card['features']['set']}, a window of {model['window']}",
         f"- seeds: {', '.join(map(str, card['seeds']))}",
         f"- training: {card['training']['steps']:,} steps in {card['training']['lanes']} lanes",
@@ -105,7 +105,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         *table(
             ("range", "first bar", "last bar", "bars"),
             [
-                (name, each["first"][:16], each["last"][:16], f"{each['bars']:,}")
+                (name, day(each["first"]), day(each["last"]), f"{each['bars']:,}")
                 for name, each in card["ranges"].items()
             ],
         ),
@@ -128,7 +128,7 @@ def _validation(validation: Mapping[str, Any]) -> list[str]:
         for run, models in runs.items()
         for name, figures in models.items()
     ]
-    words = "Yearly log growth after costs, beside that of the benchmark: "
+    words = "Log growth after costs, % a year, beside that of the benchmark: "
     return [
         f"{words}{validation['benchmark']}.",
         "",
@@ -140,13 +140,28 @@ def _figures(figures: Mapping[str, float | None]) -> tuple[str, str, str, str]:
     growth, above, turnover = (figures[key] for key in ("growth", "excess_growth", "turnover"))
     if growth is None or above is None or turnover is None:
         return "ruined", "", "", ""
-    return f"{growth:+.4f}", f"{above:+.4f}", f"{growth - above:+.4f}", f"{turnover:.4f}"
+    return percent(growth), percent(above), percent(growth - above), f"{turnover:.4f}"
 
 
 def ending(card: Mapping[str, Any], limits: Sequence[str]) -> list[str]:
     """Return the last lines of a card: its limits, and what it was made with."""
     bullets = [f"- {sentence}" for sentence in limits]
     return ["## Known limits", "", *bullets, "", "## Made with", "", *_made_with(card), ""]
+
+
+def percent(share: float) -> str:
+    """Return a share in per cent with its sign, and without one where it is 0.
+
+    >>> percent(0.0123), percent(-0.00002)
+    ('+1.23', '0.00')
+    """
+    text = f"{100 * share:+.2f}"
+    return text if float(text) else text[1:]
+
+
+def day(text: str) -> str:
+    """Return a recorded time to the minute, and without the time of day where that is midnight."""
+    return text[:16].removesuffix("T00:00").replace("T", " ")
 
 
 def page_of(lines: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from agents.run_market import load_checked_market
 from agents.saving import save_agent
 from agents.sb3.algorithms import make_agent, torch_device
 from agents.sb3.classes import ALGORITHMS, is_on_policy, sorted_options
-from agents.sb3.curves import Tracker, check_tracker, curves, write_points
+from agents.sb3.curves import Tracker, check_tracker, curves, hparams_of, write_points
 from agents.sb3.vec_env import make_sb3_vec_env
 from agents.tensors import SUFFIX
 from agents.training.callbacks import (
@@ -353,7 +353,7 @@ def _run_direct(
         write_points(logger, points, samples)
 
     if trainer.fit.round == 0:
-        write_points(logger, probes.run(agent), 0)
+        write_points(logger, probes.run(agent) | {"hparams": hparams_of(config.to_json())}, 0)
     fit, before, clock = trainer.fit, trainer.samples, perf_counter()
     outlook = Outlook("This training", fit.rounds, shorter(config))
     left = not fit.finished

@@ -53,7 +53,7 @@ def samples(known: Market, first: int, horizon: int) -> Samples:
     The features are of bar s, the return is from close s to close s + ``horizon``, divided by the
     number of bars. The last s is ``horizon`` bars before the last bar, so that nothing later is
     needed. Bars at which an asset cannot be traded, or after which it is delisted within the
-    horizon, are no samples of it.
+    horizon, give no sample of it.
 
     Args:
         known: The market up to the bar of fitting.

@@ -86,10 +86,11 @@ class HierarchicalRiskParity(Optimiser):
 class HierarchicalEqualRisk(Optimiser):
     """HERC: clusters of the tree, and risk shared down the tree between them.
 
-    Raffinot (2018), "The Hierarchical Equal Risk Contribution Portfolio", SSRN 3237540. How many
-    there are is where the second difference of the gap statistic is largest. Inverse
-    variances within each cluster; the variances of clusters at these weights share the weight at
-    every split of the tree that joins them.
+    Raffinot (2018), "The Hierarchical Equal Risk Contribution Portfolio", SSRN 3237540. The
+    number of clusters is the one at which the second difference of the gap statistic is largest.
+    Within a cluster, weights go by inverse variance; at every split of the tree above the clusters,
+    the two sides share the weight in inverse proportion to the variances that their clusters have
+    at these weights, summed.
 
     Args:
         market: The market its environments trade.

@@ -15,7 +15,7 @@ from portfolio_env.simulation.constraints import PortfolioConstraints
 
 
 class RiskParity(Optimiser):
-    """Contributions ``w_i (C w)_i / w'Cw`` to the variance in proportion to budgets.
+    """Weights whose shares of the variance, ``w_i (C w)_i / w'Cw``, are as the risk budgets.
 
     Maillard, Roncalli & Teiletche (2010), "The Properties of Equally Weighted Risk Contribution
     Portfolios", J. of Portfolio Management 36; budgets: Bruder & Roncalli (2012), SSRN 2009778.
@@ -27,7 +27,7 @@ class RiskParity(Optimiser):
         every: See ``PortfolioModel``.
         lookback: See ``Optimiser``.
         budgets: Positive shares of the risk by the name of every asset, normalised over those that
-            can be held; None is equal ones.
+            can be held; None for equal budgets.
         covariance: One of ``COVARIANCES``.
     """
 

@@ -91,9 +91,10 @@ def load_market(
             Interest accrues by the clock either way.
 
     Returns:
-        The market, as if its source held nothing but the kept bars: assets and rows without any are
-        dropped. Only a saved market keeps the features it was saved with, unless ``features``,
-        ``fit_end``, ``timeframe``, ``metadata``, ``exogenous`` or ``base_currency`` say otherwise.
+        The market, as if its source held nothing but the kept bars: assets and rows without any
+        between ``start`` and ``end`` are dropped. Only a saved market keeps the features it was
+        saved with, unless ``features``, ``fit_end``, ``timeframe``, ``metadata``, ``exogenous`` or
+        ``base_currency`` say otherwise.
 
     Raises:
         ArgumentError: For unknown names, options or dates.
@@ -104,7 +105,7 @@ def load_market(
             f"features is of type {type(features).__name__}: they are names or functions of bars; "
             "give values of your own as exogenous="
         )
-    bars = _priced(source, opened(source, repair, adjust, actions))
+    bars = _priced(opened(source, repair, adjust, actions), assets)
     additions = (timeframe, metadata, exogenous, base_currency, exchange_rates)
     if isinstance(bars, Market):
         if features == "minimal" and fit_end is None and all(item is None for item in additions):
@@ -135,24 +136,30 @@ def load_panel(
     periods_per_year: float | None = None,
 ) -> PricePanel:
     """Return the bars of which ``load_market`` computes features; same arguments and errors."""
-    bars = _priced(source, opened(source, repair, adjust, actions))
+    bars = _priced(opened(source, repair, adjust, actions), assets)
     panel = bars.panel if isinstance(bars, Market) else bars
     additions = (timeframe, metadata, exogenous, base_currency, exchange_rates)
     return _prepared(panel, assets, start, end, periods_per_year, *additions)
 
 
-def _priced(source: Source, bars: PricePanel | Market) -> PricePanel | Market:
-    """Return the bars of a source; of a table, every asset must have a price.
+def _priced(bars: PricePanel | Market, assets: Sequence[str] | None) -> PricePanel | Market:
+    """Return the bars of a source, whose assets must have prices, or be left out of ``assets``.
 
     Raises:
-        DataError: For assets without any, by name.
+        DataError: For assets without any price, by name.
     """
-    if isinstance(bars, PricePanel) and not isinstance(source, PricePanel):
-        unpriced = np.flatnonzero(np.isnan(bars.close).all(axis=0))
-        if len(unpriced):
-            absent = ", ".join(bars.assets[place] for place in unpriced[:_NAMED])
-            more = f" (and {len(unpriced) - _NAMED} more)" if len(unpriced) > _NAMED else ""
-            raise DataError(f"there is no price of {absent}{more}; delete the column")
+    panel = bars.panel if isinstance(bars, Market) else bars
+    unpriced = [
+        panel.assets[place]
+        for place in np.flatnonzero(np.isnan(panel.close).all(axis=0))
+        if assets is None or panel.assets[place] in assets
+    ]
+    if unpriced:
+        absent = ", ".join(unpriced[:_NAMED])
+        more = f" (and {len(unpriced) - _NAMED} more)" if len(unpriced) > _NAMED else ""
+        raise DataError(
+            f"there is no price of {absent}{more}; delete the column, or leave it out of assets"
+        )
     return bars
 
 

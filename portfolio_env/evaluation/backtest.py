@@ -278,8 +278,8 @@ def backtest(
 ) -> BacktestResult | list[BacktestResult]:
     """Run a policy, deterministically, from the reset of an environment to the end of every lane.
 
-    A baseline whose target a turnover limit, ``adjustment`` or incomplete fills keep it from
-    reaching at once is carried on to it over the next bars, see ``carried_targets.CarriedTargets``.
+    Where a turnover limit, ``adjustment`` or incomplete fills keep a baseline from reaching its
+    target at once, it trades towards it over the next bars, see ``carried_targets.CarriedTargets``.
 
     Args:
         policy: Answers ``predict``. It is always asked for a batch, so a single environment's

@@ -100,7 +100,7 @@ class Comparison:
         failed: Why a strategy could not run, by name.
         judge: Measure that the test of the best and the confidence set go by: "growth", "sharpe",
             or "equal_risk", growth at the volatility of the benchmark.
-        panel: Prices of the market, by which ``attribution`` tells styles; None without.
+        panel: Prices of the market, from which ``attribution`` makes style accounts; or None.
     """
 
     results: dict[str, BacktestResult]

@@ -105,7 +105,7 @@ def _decided(difference: Interval, periods: int, judge: Judge) -> GateDecision:
 def gate_decision(
     policy: BacktestResult, benchmark: BacktestResult, judge: Judge = "growth"
 ) -> GateDecision:
-    """Return the gate's decision by two backtests over the validation range.
+    """Return the gate's decision from two backtests over the validation range.
 
     Args:
         policy: Backtest of the policy; a ruined account does not pass.

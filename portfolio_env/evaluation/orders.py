@@ -145,7 +145,7 @@ def allocate(
         prices: (N,) prices per unit; NaN where the weight is 0.
         capital: Cash to invest, > 0.
         lot: Smallest tradable number of units; 0 for any fraction.
-        costs: Commissions, half-spread and fixed fee; None is none.
+        costs: Commissions, half-spread and fixed fee; None for no costs.
 
     Raises:
         ArgumentError: If the capital is not positive, ``lot`` is negative, a price is missing, or

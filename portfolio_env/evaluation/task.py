@@ -45,7 +45,8 @@ class TrainedAgent:
         policy: The policy.
         file: File of its weights, whose content identifies it.
         parameter_bytes: Memory of its parameters.
-        figures: Gives figures of its network over a range of rows by name, with a text each.
+        figures: Function of a range of rows that returns figures of its network by name, each with
+            a text.
         options: Keywords of ``PortfolioEnv`` that are its own, what it observes and how it acts, in
             place of those of the fold.
     """

@@ -19,7 +19,7 @@ _RECENT = 60  # bars in whose pauses it is seen how long a market closes
 
 @dataclass(frozen=True)
 class AlertBounds:
-    """Bounds beyond which an alert fires; None fires never.
+    """Bounds beyond which an alert fires; None switches an alert off.
 
     Attributes:
         drift: Half the sum of differences between what is held and what is to be held, once

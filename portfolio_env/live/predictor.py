@@ -49,12 +49,12 @@ class Decision:
 
 
 class Predictor:
-    """A policy in the rules of an environment, asked bar by bar.
+    """A policy that is asked for its decisions bar by bar, under the rules of an environment.
 
     The observation is made as in the environment. What the policy remembers is carried from one
     decision to the next. Later bars are added to the market by ``advance``, at a cost that does not
-    depend on how many there are: only their features are computed, and a network is given the rows
-    that it looks back.
+    depend on how many there are: only their features are computed, and a network reads only the
+    rows within its look-back.
 
     The account is held elsewhere, and its weights are given at each bar; or it is that of the
     environment, which trades every decision by its rules, as in a backtest.

@@ -2,7 +2,8 @@
 
 Conventions, the same everywhere:
 
-- Time runs along axis 0; any further axes are lanes and stay. ``K`` periods have ``K + 1`` values.
+- Time runs along axis 0; any further axes are lanes and stay. ``K`` periods have ``K + 1`` values:
+  a measure takes ``returns`` (K, ...) or ``values`` (K + 1, ...), and gives (...), a number a lane.
 - ``returns`` are *simple* returns per period; logarithms appear only where the name says so.
 - Standard deviations divide by ``K - 1`` (``ddof=1``).
 - Yearly figures follow from ``periods_per_year``: means scale with it, deviations with its root.

@@ -27,7 +27,7 @@ def simple_returns(values: ArrayLike) -> FloatArray:
 
 
 def total_return(values: ArrayLike) -> FloatArray:
-    """Last value over first value, minus 1."""
+    """Total return over the whole path: last value over first value, minus 1."""
     path = as_path(values)
     return path[-1] / path[0] - 1
 
@@ -56,7 +56,7 @@ def drawdowns(values: ArrayLike) -> FloatArray:
 
 
 def max_drawdown(values: ArrayLike) -> FloatArray:
-    """Largest fraction lost from a peak."""
+    """Maximum drawdown: the largest fraction lost since the highest value so far."""
     return drawdowns(values).max(axis=0)
 
 

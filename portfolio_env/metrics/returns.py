@@ -94,10 +94,10 @@ def expected_shortfall(returns: ArrayLike) -> FloatArray:
 
 
 def tail_ratio(returns: ArrayLike) -> FloatArray:
-    """Size of the 95 % quantile over that of the 5 % quantile; above 1 the good tail is longer.
+    """Tail ratio: absolute 95 % quantile over absolute 5 % quantile of the returns.
 
-    Quantiles as in ``value_at_risk``; NaN where the 5 % quantile is 0. A measure of practice, named
-    by the library pyfolio.
+    Above 1 the right tail is longer. Quantiles as in ``value_at_risk``; NaN where the 5 % quantile
+    is 0. A practitioners' measure, named as in the library pyfolio.
     """
     low, high = np.abs(np.quantile(as_series(returns), [TAIL, 1 - TAIL], axis=0))
     return ratio(high, low, ROUNDING)

@@ -167,7 +167,8 @@ class Capabilities:
     Attributes:
         window: Longest time after the validity of a request has ended in which it may still be
             accepted: delays and differences of clocks.
-        looks: Look-ups that must find nothing after that before an order counts as not accepted.
+        looks: Number of look-ups without a result, after that, by which an order counts as not
+            accepted.
         pause: Time between them.
         margin: Cash and holdings may be negative.
         cash_step: Money is booked in multiples of it, so that each fill may be off by one; 0 is

@@ -400,7 +400,7 @@ class Session:
         with self.ledger.batch():
             self.ledger.append("phase", self.clock.now(), bar, phase=phase, reason=reason)
             if reason:
-                self.alert(phase, f"{time_text(bar)}: not filled as a whole: {reason}")
+                self.alert(phase, f"orders of {time_text(bar)} not filled as a whole: {reason}")
             else:  # what went wrong at earlier bars is made up for
                 self.ledger.close_alerts(self.clock.now(), *TROUBLES)
         self.ledger.seal()

@@ -20,7 +20,7 @@ from portfolio_env.html import Section, bullets, facts, paragraph, table, write_
 from portfolio_env.live.alerts import days
 from portfolio_env.market.timeline import time_text
 from portfolio_env.paper.attribution import RunningShortfall
-from portfolio_env.paper.ledger import Ledger
+from portfolio_env.paper.ledger import ACTIVE, Ledger
 from portfolio_env.paper.orders import UNFINISHED, Order, moment
 
 PAGE, RECORD = "status.html", "status.json"
@@ -146,6 +146,12 @@ class SessionStatus:
         return self.value - sum(self.shortfall.values())
 
     @property
+    def causes(self) -> dict[str, str]:
+        """Return the shortfall in words, without the causes that come to nothing."""
+        shown = {name: money for name, money in self.shortfall.items() if abs(money) >= 0.005}
+        return {name: f"{money:+,.2f}" for name, money in shown.items()}
+
+    @property
     def age(self) -> np.timedelta64:
         """Return the age of the last bar; NaT before the first."""
         return self.now - self.bar
@@ -266,19 +272,22 @@ def write_status(status: SessionStatus, folder: str | Path) -> None:
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     write_json(place / RECORD, status.to_json())
-    title = f"{status.session}: {status.state}"
+    title = f"Paper account: {status.session}"
+    if status.state != ACTIVE:
+        title += f" ({status.state})"
     head = [paragraph(status.sentence), facts(_head(status))]
     write_page(place / PAGE, title, head, _sections(status), refresh=_REFRESH)
 
 
 def _head(status: SessionStatus) -> dict[str, str]:
     known = not np.isnat(status.bar)
-    return {
-        "strategy": status.strategy,
+    ago = f", {days(status.age)} ago" if known and status.age else ""
+    own = {} if status.strategy == status.session else {"strategy": status.strategy}
+    return own | {
         "value": f"{status.value:,.2f}",
         "cash": f"{status.cash:,.2f}",
         "drawdown": _percent(status.drawdown),
-        "last bar": f"{time_text(status.bar)}, {days(status.age)} ago" if known else "none yet",
+        "last bar": f"{time_text(status.bar)}{ago}" if known else "none yet",
         "as of": f"{time_text(status.now)} UTC",
     }
 
@@ -300,8 +309,9 @@ def _sections(status: SessionStatus) -> list[Section]:
         if orders:
             found.append(Section(title, [table(_orders(orders))]))
     if status.shortfall:
-        money = {**status.shortfall, "all": sum(status.shortfall.values())}
-        told = pd.DataFrame({"money": {name: f"{each:+,.2f}" for name, each in money.items()}})
+        told = pd.DataFrame(
+            {"money": status.causes | {"all": f"{status.value - status.ideal:+,.2f}"}}
+        )
         found.append(
             Section(
                 "Against the ideal account",
@@ -318,7 +328,7 @@ def _holdings(status: SessionStatus) -> pd.DataFrame:
         each.asset: {
             "held": _percent(each.weight),
             "target": _percent(each.target),
-            "away": f"{100 * (each.weight - each.target):+.1f}",
+            "away": _points(each.weight - each.target),
             "units": f"{_short(each.units):,f}",
             "price": _money(each.price),
             "money": _money(float(each.units) * each.price),
@@ -329,7 +339,7 @@ def _holdings(status: SessionStatus) -> pd.DataFrame:
     rows["cash"] = {
         "held": _percent(share),
         "target": _percent(status.cash_target),
-        "away": f"{100 * (share - status.cash_target):+.1f}",
+        "away": _points(share - status.cash_target),
         "units": "",
         "price": "",
         "money": _money(status.cash),
@@ -354,6 +364,10 @@ def _short(units: Decimal) -> Decimal:
     """Return units to at most 8 decimals; the JSON holds them all."""
     exponent = units.as_tuple().exponent
     return round(units, 8) if isinstance(exponent, int) and exponent < -8 else units
+
+
+def _points(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # no -0.0
 
 
 def _percent(share: float) -> str:

@@ -51,8 +51,7 @@ class PortfolioConstraints:
         long_only: No short positions.
         top_k: At most this many assets are held; None is all.
         min_weight: Lower bound of every asset (of every *held* asset with ``top_k``); None means 0,
-            or
-            ``-max_weight`` where shorts are allowed.
+            or ``-max_weight`` where shorts are allowed.
         max_weight: Upper bound of every asset, in (0, ...].
         max_turnover: Largest traded notional of one step over wealth (a full switch is 2); None is
             no limit.

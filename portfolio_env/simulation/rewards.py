@@ -258,7 +258,8 @@ def make_reward(spec: RewardSpec) -> Callable[[Transition], Float]:
     try:
         reward: Callable[[Transition], Float] = make(**options)
     except TypeError as error:
-        raise ArgumentError(f"reward {name!r} does not take {sorted(options)}: {error}.") from None
+        given = ", ".join(options)
+        raise ArgumentError(f"reward {name!r} does not take ({given}): {error}.") from None
     except PortfolioError:
         raise
     except Exception as error:

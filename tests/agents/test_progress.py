@@ -27,9 +27,9 @@ def looks(clock, outlook, seconds, updates=4, size=100):
 
 
 def test_hours_are_said_once_with_ways_to_save_them(clock, caplog):
-    looks(clock, Outlook("This training", 100_100, ["fewer steps"]), seconds=36)
+    looks(clock, Outlook("This training", 100_300, ["fewer steps"]), seconds=36)
     (record,) = caplog.records
-    assert "This training will take about 10 h 0 min more (100 of 100100 done)" in record.message
+    assert "This training will take about 10 h 0 min more (300 of 100,300 done)" in record.message
     assert record.message.endswith("\n  - fewer steps")
 
 
@@ -40,10 +40,20 @@ def test_what_takes_less_than_an_hour_is_not_mentioned(clock, caplog):
 
 def test_a_moment_is_too_short_to_tell(clock, caplog):
     outlook = Outlook("This training", 10**9, [])
-    looks(clock, outlook, seconds=0.5, updates=4)  # 1.5 s at the last look
+    looks(clock, outlook, seconds=3, updates=4)  # 9 s at the last look
     assert not caplog.records
     outlook.look(400)
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("slow", [0, 1, 2])
+def test_one_slow_update_is_not_taken_for_all(slow, clock, caplog):
+    outlook = Outlook("Stage 2", 150, [])
+    outlook.look(1)
+    for update in range(3):
+        clock[0] += 27 if update == slow else 0.4  # compiles: at this pace, an hour
+        outlook.look(2 + update)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
@@ -70,7 +80,7 @@ def test_a_bar_is_shown_on_stderr_or_not_at_all(capsys):
 def test_every_algorithm_is_measured_on_its_first_updates(algo, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(progress, "HOUR", 0.0)
     monkeypatch.setattr(progress, "MEASURED", 0.0)
-    sizes = {"ppo": 4 * 8192, "sac": 1024, "direct": 4 * 64 * 30}
+    sizes = {"ppo": 4 * 8192, "sac": 1024, "direct": 6 * 64 * 30}
     with caplog.at_level(logging.WARNING):
         train(small(tmp_path / algo, algo=algo, timesteps=sizes[algo]))
     (said,) = [each.message for each in caplog.records if "will take about" in each.message]

@@ -264,7 +264,7 @@ class NoLane(Baseline):
     [
         (NoTarget, {}, "NoTarget raised TypeError: .*abstract"),
         (Fails, {}, r"Fails raised KeyError: 'options' \(test_baseline_plugins.py"),
-        (TakesNothing, {}, r"TakesNothing does not take the market and \[\]: too many"),
+        (TakesNothing, {}, r"TakesNothing does not take \(market\): too many"),
         ("momentum", {"bars": 3}, r"make_baseline\('momentum', \.\.\.\) has no option 'bars'"),
         (
             OneLane,

@@ -8,8 +8,10 @@ import re
 import subprocess
 import sys
 import threading
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 
 from portfolio_env import PortfolioConstraints, TransactionCosts
 from portfolio_env.checks import check_choice, check_integer, check_number
-from portfolio_env.command_line import exit_status
+from portfolio_env.command_line import exit_status, read_arguments
 from portfolio_env.errors import ArgumentError, DataError
 
 NUMBERS = st.one_of(st.integers(), st.floats(), st.floats(width=32).map(np.float32))
@@ -101,7 +103,7 @@ def test_a_misspelt_field_is_refused_with_the_nearest(kind, wrong, right):
 @pytest.mark.parametrize("work", ["print('x' * 10**6)", "print('x')", "raise SystemExit(print(1))"])
 def test_a_closed_pipe_ends_quietly(work):
     code = f"""import sys
-from portfolio_env.command_line import exit_status
+from portfolio_env.command_line import exit_status, read_arguments
 def work():
     sys.stdin.read()  # until the other end is closed
     {work}
@@ -133,6 +135,47 @@ def test_a_null_character_ends_in_one_line(tmp_path, capsys):
     assert "null character" in told and told.count("\n") == 1
     with pytest.raises(ValueError, match="of the program itself"):
         exit_status(lambda: int(raised()), stopped="")
+
+
+@dataclass
+class Typed:
+    """Settings to type."""
+
+    size: int = 1
+    """Number of lanes."""
+    share: float | None = None
+    """Share of it."""
+    kind: Literal["a", "b"] | None = None
+    """Kind of it."""
+    folder: Path | None = None
+    """Where it goes."""
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("--size x", "--size: 'x' is not an integer"),
+        ("--share x", "--share: 'x' is not a number"),
+        ("--kind c", "Expected one of ('a', 'b', 'None')"),
+        ("--folder", "missing value for argument '--folder'"),
+        ("--foldr here", "--foldr, here; perhaps --folder is meant"),
+        ("nothing", "unrecognized options: nothing"),
+    ],
+)
+@pytest.mark.skipif(version("tyro").startswith("0."), reason="tyro before 1 says it otherwise")
+def test_a_wrong_option_is_told_in_one_line(typed, told, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        read_arguments(Typed, args=typed.split(), prog="job.py")
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    assert said.err.startswith("error: ") and told in said.err
+    assert said.err.endswith("; see job.py --help\n")
+
+
+def test_an_optional_setting_is_read_as_what_it_is():
+    found = read_arguments(Typed, args=["--share=2", "--kind=b", "--folder=x", "--size=3"])
+    assert found == Typed(3, 2.0, "b", Path("x"))
+    assert read_arguments(Typed, args=["--share=None", "--kind=None"]) == Typed()
 
 
 def raised():

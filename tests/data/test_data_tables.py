@@ -7,11 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 from test_data_files import HEADER, ROWS, assert_panel
 
-from portfolio_env import ArgumentError, DataError, load_market
+from portfolio_env import ArgumentError, DataError, PricePanel, load_market
 from portfolio_env.data.bars import (
     read_frame,
     read_panel,
 )
+from portfolio_env.features.pipeline import build_market
 
 
 @pytest.fixture
@@ -146,3 +147,14 @@ def test_a_column_without_numbers_is_refused_or_told(write, caplog):
     assert load_market(path, features="none").assets == ("A", "B")
     assert "1 rows without prices are left out; 'C' has no price at all" in caplog.text
     assert "the column volume is empty and left out" in caplog.text
+
+
+def test_a_panel_or_saved_market_without_a_price_of_an_asset_is_refused(tmp_path):
+    bars = load_market("synthetic?bars=60").panel
+    close = np.where(np.arange(len(bars.assets)) == 1, np.nan, bars.close)
+    panel = PricePanel(bars.timestamps, bars.assets, close)
+    build_market(panel, features="none").save(tmp_path / "m.npz")
+    for source in (panel, tmp_path / "m.npz"):
+        with pytest.raises(DataError, match=r"no price of A01; .* leave it out of assets"):
+            load_market(source, features="none")
+        assert load_market(source, assets=["A00", "A02"]).assets == ("A00", "A02")

@@ -94,6 +94,22 @@ def test_a_run_on_paper_is_its_backtest(tmp_path, algo):
         (("replay", "--baseline", "nothing", "--market", MARKET), "nothing"),
         (("replay", "--baseline", "hrp", "--market", MARKET, "--participation", "3"), "in (0, 1]"),
         (("replay", "--baseline", "hrp", "--market", MARKET, "--latency", "-5"), "latency"),
+        (
+            (
+                "paper",
+                "--baseline",
+                "equal_weight",
+                "--market",
+                MARKET,
+                "--exchange",
+                "binance",
+                "--capital",
+                "1000",
+                "--session",
+                "s",
+            ),
+            "is a pair such as BTC/USDT",
+        ),
     ],
 )
 def test_errors_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):

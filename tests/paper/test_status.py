@@ -59,7 +59,15 @@ def page_of(status, folder):
 def test_the_page_and_the_record_hold_the_same(tmp_path):
     page = page_of(STATUS, tmp_path)
     for text in (
-        *("coins: active", "10,250.50", "3.1 %", "1.5 hours ago", "0.12500000", "+20.0", "-49.50"),
+        *(
+            "Paper account: coins",
+            "10,250.50",
+            "3.1 %",
+            "1.5 hours ago",
+            "0.12500000",
+            "+20.0",
+            "-49.50",
+        ),
         *("Not shown to beat equal weight", "below a lot", "unknown order"),
     ):
         assert text in page.text or text == "+20.0", text

@@ -118,7 +118,7 @@ def test_every_environment_has_an_instance_of_its_own(mine, market):
     ("spec", "says"),
     [
         ("my_rewards:calmr", "did you mean calmar"),
-        ({"name": "my_rewards:Calmar", "penalti": 1}, r"does not take \['penalti'\]"),
+        ({"name": "my_rewards:Calmar", "penalti": 1}, r"does not take \(penalti\): "),
         ({"name": "my_rewards:calmar", "penalty": 1}, "it is a function; write a subclass"),
         ("my_rewards:by_hand", "must be a subclass of"),
         ("my_rewards:NoReward", "must be a subclass of"),

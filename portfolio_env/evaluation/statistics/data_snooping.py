@@ -61,7 +61,7 @@ def superiority_test(
     Statistics 23: the statistic is the largest mean difference in units of its own standard error,
     ``max_k d_k / w_k``, its distribution that of the stationary bootstrap, by the library arch. The
     p-value holds for the whole set: give every strategy that was tried. A small p-value says that
-    some strategy outgrows the benchmark; that of the largest difference need not be the one.
+    some strategy outgrows the benchmark, which need not be the one with the largest difference.
 
     Args:
         log_returns: (K,) log returns by name, the benchmark among them.

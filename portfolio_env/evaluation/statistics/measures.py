@@ -92,10 +92,10 @@ def resample_measures(
     each other or not, can lie near or beyond a bound. Likewise ``correlation_stability``: changes
     that last longer than a block are cut up.
 
-    Intervals of growth and of the Sharpe ratio hold about what they promise. Those of volatility
-    and of tails are too narrow where volatility comes in clusters, of which a record holds few: on
-    750 periods of GARCH(1, 1) with persistence 0.9, 95 % intervals held the true Sharpe ratio in
-    93 % of the records, the true volatility in 77 %.
+    Intervals of growth and of the Sharpe ratio have about their nominal coverage. Those of
+    volatility and of tails are too narrow where volatility comes in clusters, of which a record
+    holds few: on 750 periods of GARCH(1, 1) with persistence 0.9, 95 % intervals contained the true
+    Sharpe ratio in 93 % of the records, the true volatility in 77 %.
 
     Args:
         records: One-lane track records by name, each of K periods.

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from portfolio_env.checks import shortened
 from portfolio_env.data.downloads.client import Client, Retry, candid
 from portfolio_env.data.downloads.store import milliseconds
 from portfolio_env.errors import ArgumentError, DataError
@@ -36,7 +37,11 @@ def currency_of(assets: Sequence[str]) -> str:
     for name in assets:
         if "/" in name:
             return name.split("/")[1].split(":")[0]
-    raise ArgumentError(f"money=None must be a currency for {', '.join(assets)}, e.g. USDT.")
+    raise ArgumentError(
+        f"none of the assets {shortened(list(assets))} is a pair such as BTC/USDT, so the "
+        "currency is unknown: decide on pairs that the exchange trades (python -m "
+        "portfolio_env.data fetch gets their candles), or give money='USDT' in Python."
+    )
 
 
 def symbols_of(markets: Mapping[str, Any], assets: Sequence[str], money: str) -> dict[str, str]:

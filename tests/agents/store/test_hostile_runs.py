@@ -68,6 +68,8 @@ def test_a_run_that_is_read_only_is_read_without_a_lock(run, tmp_path, monkeypat
     today = ["trade.py", str(run), "today", "--capital", "1000", "--device", "cpu"]
     monkeypatch.setattr("sys.argv", today)
     assert trade() == 1 and "is read-only: give --out" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["trade.py", "replay", str(run)])
+    assert trade() == 1 and "is read-only: give --out" in capsys.readouterr().err
     monkeypatch.setattr("sys.argv", [*today, "--out", str(tmp_path / "orders")])
     assert trade() == 3 and (tmp_path / "orders" / "orders.csv").exists()
     monkeypatch.setattr("sys.argv", ["evaluate.py", str(run)])

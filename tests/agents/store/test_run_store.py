@@ -63,7 +63,7 @@ def test_runs_are_known_by_what_they_hold(store, capsys, monkeypatch):
     assert status == 0
     assert max(map(len, out.splitlines())) <= 80
     rows = out.splitlines()[1:4]
-    assert re.match(rf"{known.id[:8]} +ppo +synthetic +0 +\S+ \S+ +finished +\+0\.030 +1", rows[0])
+    assert re.match(rf"{known.id[:8]} +ppo +synthetic +0 +\S+ \S+ +finished +\+3\.00 +1", rows[0])
     assert "stopped 0%" in rows[1] and "direct" in rows[2]
     assert len(command(capsys, "list", "--runs", store, "--algo", "direct")[1].splitlines()) == 3
     assert "no runs" in command(capsys, "list", "--runs", store, "--market", "btc")[1]

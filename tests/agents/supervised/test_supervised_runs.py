@@ -1,5 +1,6 @@
 """A supervised run resumes to the same model, judges it, and trades what it says."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from agents.store.__main__ import main as store_command
 from agents.supervised import SupervisedModel
 from agents.supervised import run as runs
 from agents.supervised.__main__ import Command
+from agents.supervised.cards import summary
 from agents.supervised.config import Fitting, SupervisedConfig
 from agents.training.run_folder import read_config
 from agents.training.run_records import read_record
@@ -178,6 +180,9 @@ def test_a_stopped_run_ends_as_one_that_was_not(
     assert [len(use["trials"]) for use in read_json(log)["looks"]] == [4, 4]
     page = (whole / "card.md").read_text()
     assert "base rate" in page and "equal_weight" in page
+    assert not re.search(r"\de[+-]\d", page) and "T00:00 " not in page and "{}" not in page
+    told = summary(read_json(whole / "card.json"), whole).splitlines()
+    assert told[0] in page and "equal_weight" in told[1] and told[-1] == f"Folder: {whole}"
     figures = sorted(file.stem for file in (whole / "figures").iterdir())
     assert figures == [
         "accounts", "attribution_mean", "attribution_sigma", "calibration", "learning_curves",

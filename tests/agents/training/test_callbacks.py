@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from agents import load_agent, make_agent, make_sb3_vec_env
 from agents.sb3.curves import curves
@@ -46,7 +47,9 @@ def trained(algo: str, market: Market, path: Path) -> Any:
     agent = make_agent(algo, venv, seed=0, device="cpu", **small)
     agent.set_logger(curves(path / "tb", 0))
     callbacks = [
-        PortfolioMetrics({"algo": algo, "gamma": 0.9, "costs": {"commission_bps": 10}}),
+        PortfolioMetrics(
+            {"algo": algo, "gamma": 0.9, "costs": {"commission_bps": 10}, "universe": None}
+        ),
         LogCallback(1),
         ProbeCallback(Probes(market, {"train": (0, 200), "validation": ROWS}, options, 1), 256),
         ValidationCallback(path, market, ROWS, options, 256),
@@ -69,7 +72,13 @@ def test_tensorboard_validation_and_checkpoints(algo: str, market: Market, tmp_p
     for tag in PROBED:  # before the first update, and in every interval
         assert [point.step for point in events.Scalars(tag)] == [0, 256, 512, 768]
     assert "custom_scalars__config__" in events.summary_metadata
-    assert "_hparams_/session_start_info" in tags["scalars"] + list(events.summary_metadata)
+    begun = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    settings = HParamsPluginData.FromString(begun).session_start_info.hparams
+    assert set(settings) == {"algo", "gamma", "costs.commission_bps"}
+    costs = np.array([point.value for point in events.Scalars("rollout/cost")])
+    turnovers = np.array([point.value for point in events.Scalars("rollout/turnover")])
+    assert costs == pytest.approx(turnovers / 1000, rel=0.01)  # shares, at 10 basis points
+    assert all(0.5 < point.value < 2 for point in events.Scalars("rollout/value"))
     results = read_json(tmp_path / "validation.json")["validations"]
     assert [result["timesteps"] for result in results] == [256, 512, 768]
     checkpoint = latest_checkpoint(tmp_path)

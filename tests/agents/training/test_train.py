@@ -406,7 +406,10 @@ def test_the_end_of_a_training_says_where_things_are_and_what_to_type_next(run_p
     card = read_json(run_path / "card.json")["validation"]["models"]
     assert told[0] == f"Folder: {run_path}"
     for name in ("best", "final"):
-        assert f"{name} model {100 * card[name]['excess_growth']:+.1f} % a year" in told[1]
+        assert (
+            f"{name} model {round(100 * card[name]['excess_growth'], 1) + 0.0:+.1f} % a year"
+            in told[1]
+        )
     assert told[2] == f"Best model: {run_path / 'best_model.safetensors'}"
     assert told[3].startswith(f"Next: python evaluate.py {run_path} --baselines ")
 

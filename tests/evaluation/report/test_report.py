@@ -178,3 +178,10 @@ def test_a_cell_without_text_stays_empty():
     found = str(table(pd.DataFrame({"p": ["", "0.5"]}, ["equal_weight", ""])))
     assert "<td></td>" in found and '<th scope="col"></th>' in found
     assert '<th scope="row">(empty)</th><td>0.5</td>' in found  # a name is seen in any case
+
+
+def test_an_interval_may_stand_below_its_estimate_and_is_not_broken_itself():
+    cells = ["+1.0 [-7.2, +9.5]", "<b> [0, 1]", 3]
+    found = str(table(pd.DataFrame({"p": cells})))
+    assert "<td>+1.0<wbr> [-7.2, +9.5]</td>" in found and found.count("<wbr>") == 2
+    assert "&lt;b&gt;<wbr> [0, 1]" in found and "<td>3</td>" in found
