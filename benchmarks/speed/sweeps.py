@@ -75,9 +75,10 @@ def idle(roots: Sequence[Path], begin: float, end: float, workers: int) -> float
 
 
 def _start(root: Path, workers: int, steps: int, seeds: Sequence[int]) -> subprocess.Popen[str]:
-    given = ["--market", "sp500", "--timesteps", str(steps), "--workers", str(workers)]
+    given = ["--market", "sp500", "--seeds", ",".join(map(str, seeds))]
+    given += ["--timesteps", str(steps), "--workers", str(workers)]
     return subprocess.Popen(
-        [sys.executable, "sweep.py", "run", str(root), "--seeds", ",".join(map(str, seeds)), *given],
+        [sys.executable, "sweep.py", "run", str(root), *given],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

@@ -432,10 +432,12 @@ def test_an_unfinished_run_says_which_checkpoint_is_evaluated(
     assert f"--resume {path}" in warning
 
 
-def test_help_needs_no_torch() -> None:
+@pytest.mark.parametrize("command", ["train --help", "sweep run --help"])
+def test_help_needs_no_torch(command: str) -> None:
+    module, *_ = command.split()
     loaded = (
-        "import sys, train; sys.argv = ['train.py', '--help']\n"
-        "try: train.main()\n"
+        f"import sys, {module} as own; sys.argv = {command.split()}\n"
+        "try: own.main()\n"
         "except SystemExit: print({'torch', 'matplotlib'} & {*sys.modules})"
     )
     given = [sys.executable, "-c", loaded]
