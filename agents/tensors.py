@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,11 @@ def load_tensors(path: str | Path, *, kind: str | None) -> Any:
     if kind not in (None, stored):
         raise DataError(f"{path} holds {stored!r}, not {kind!r}; give the file that does")
     return tree
+
+
+def digest_of(weights: Mapping[str, Tensor]) -> str:
+    """Return SHA-256 of name, type, shape and bytes of every tensor."""
+    return _digest("", "", {name: _plain(tensor, name) for name, tensor in weights.items()})
 
 
 def _plain(value: Tensor | np.ndarray[Any, Any], where: str) -> Tensor:
