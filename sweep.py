@@ -25,6 +25,7 @@ except ModuleNotFoundError:
     sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 from agents.search.commands import Search, read_search_file
+from agents.search.options import SearchOptions
 from agents.settings.files import file_of
 from agents.sweep.commands import Retry, Run, Status, Work, read_plan_file
 from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
@@ -41,7 +42,7 @@ def main() -> int:
         default = tyro.MISSING_NONPROP
         if file is not None:
             default = (
-                Search(tyro.MISSING, config=read_search_file(file))
+                Search(tyro.MISSING, SearchOptions(), read_search_file(file))
                 if sys.argv[1:2] == ["search"]
                 else Run(tyro.MISSING, read_plan_file(file))
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,11 @@ def check_finite(weights: Any, path: str | Path) -> None:
     elif isinstance(weights, dict | list | tuple):
         for part in weights.values() if isinstance(weights, dict) else weights:
             check_finite(part, path)
+
+
+def digest_of(weights: Mapping[str, Tensor]) -> str:
+    """Return SHA-256 of name, type, shape and bytes of every tensor."""
+    return _digest("", "", {name: _plain(tensor, name) for name, tensor in weights.items()})
 
 
 def _plain(value: Tensor | np.ndarray[Any, Any], where: str) -> Tensor:

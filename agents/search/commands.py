@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -21,8 +21,8 @@ class Search:
 
     space: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SPACE")]
     """YAML or JSON file: options of train.py, each with the values that it may take."""
-    options: Annotated[SearchOptions, tyro.conf.arg(name="")] = field(default_factory=SearchOptions)
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    options: Annotated[SearchOptions, tyro.conf.arg(name="")]
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]  # without default: --help needs no torch
     """Settings of the runs; ``seed`` is that of the search too, ``out`` its folder."""
     seeds: str | None = None
     """Comma-separated seeds of the runs of every fold; default that of --seed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,7 +26,7 @@ Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP")]
 class SweepOptions:
     """Plan of a sweep: its settings, folds and seeds, and any option of ``train.py``."""
 
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]  # without default: --help needs no torch
     grid: str = "{}"
     """Values by setting as JSON, of which all combinations are trained, e.g. '{"adjustment": [0.1,
     1], "encoder": ["mlp", "gat"]}'."""
@@ -83,7 +83,7 @@ class Run:
 
     folder: Folder
     """Folder of the sweep."""
-    options: Annotated[SweepOptions, tyro.conf.arg(name="")] = field(default_factory=SweepOptions)
+    options: Annotated[SweepOptions, tyro.conf.arg(name="")]
     file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
     """YAML or JSON file of the plan; the command line has priority."""
     workers: int = 0
@@ -107,7 +107,7 @@ class Run:
             raise ArgumentError(f"--workers is for --executor local, not for {self.executor}")
         if (self.address is None) is (self.executor == "postgres") and self.executor != "ray":
             raise ArgumentError("--executor postgres needs an --address, and local takes none")
-        if self.options != SweepOptions() or not (self.folder / FILE).exists():
+        if self.options != SweepOptions(TrainConfig()) or not (self.folder / FILE).exists():
             create_sweep(self.folder, self.options.plan())
         if not self.plan_only:
             self._train()

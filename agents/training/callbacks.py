@@ -13,10 +13,10 @@ from agents.saving import save_agent
 from agents.sb3.algorithms import policy_for
 from agents.sb3.curves import hparams_of, write_points
 from agents.sb3.vec_env import make_sb3_vec_env
-from agents.tensors import SUFFIX
+from agents.tensors import SUFFIX, digest_of
 from agents.training.config import Range
 from agents.training.run_folder import save_checkpoint
-from agents.training.validation import Probes, Validation, plain
+from agents.training.validation import Known, Probes, Validation, plain
 from portfolio_env import Market
 from portfolio_env.evaluation.report.plots import equity_curves
 from portfolio_env.files.atomic import read_json, write_json
@@ -187,12 +187,20 @@ class ValidationCallback(PeriodicCallback):
         rows: Validation range, half-open; the account always starts at its first bar.
         env_options: Keywords of ``PortfolioEnv``.
         every: Environment steps between two backtests.
+        known: Takes the figures of the backtests of this process.
     """
 
     def __init__(
-        self, path: Path, market: Market, rows: Range, env_options: dict[str, Any], every: int
+        self,
+        path: Path,
+        market: Market,
+        rows: Range,
+        env_options: dict[str, Any],
+        every: int,
+        known: Known | None = None,
     ) -> None:
         super().__init__(every)
+        self.known = {} if known is None else known
         self.file = path / "validation.json"
         self.best_model = path / f"best_model{SUFFIX}"
         self.validation = Validation(market, rows, env_options)
@@ -214,6 +222,8 @@ class ValidationCallback(PeriodicCallback):
         """Backtest once."""
         self.policy.load_state_dict(self.model.policy.state_dict())
         result, figures = self.validation.run(self.policy)
+        if self.policy.device.type == "cpu":
+            self.known[digest_of(self.policy.state_dict())] = figures
         points = {**figures, "equity": equity_curves({"agent": result})}
         points = {f"validation/{name}": point for name, point in points.items()}
         write_points(self.logger, points, self.model.num_timesteps)

@@ -7,9 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from agents.direct.agent import DirectAgent
 from agents.direct.training import DirectOptions
 from agents.run_market import load_checked_market
+from agents.sb3.classes import ALGORITHMS
 from agents.supervised import cards as supervised
+from agents.tensors import digest_of
 from agents.training import card_texts
 from agents.training.card_texts import limits, sealed
 from agents.training.config import Range, TrainConfig
@@ -25,7 +28,7 @@ from agents.training.run_records import (
     read_record,
     validations,
 )
-from agents.training.validation import Validation, plain
+from agents.training.validation import Known, Validation, plain
 from portfolio_env import Market
 from portfolio_env.errors import DataError, PortfolioError
 from portfolio_env.evaluation.usage_log import read_usage_log
@@ -36,15 +39,36 @@ Card = dict[str, Any]
 
 
 def validate_models(
-    path: Path, config: TrainConfig, market: Market, ranges: Mapping[str, Range]
+    path: Path,
+    config: TrainConfig,
+    market: Market,
+    ranges: Mapping[str, Range],
+    known: Known | None = None,
 ) -> dict[str, dict[str, float | None]]:
-    """Return the validation metrics of both models of a finished run; {} of another."""
+    """Return the validation metrics of both models of a finished run; {} of another.
+
+    Args:
+        path: Folder of the run.
+        config: Resolved settings.
+        market: Market with fitted features.
+        ranges: Rows of each range.
+        known: Figures that the training has computed with these settings. A model whose file holds
+            the weights of one of them is not run again; one of an own algorithm always is, as it
+            may act by more than its policy.
+    """
     if not is_finished(path):
         return {}
-    validation, found = Validation(market, ranges["validation"], config.env_options()), {}
+    known = dict(known or {})
+    validation = Validation(market, ranges["validation"], config.env_options())
+    found = {}
     for name in MODELS:
         model = load_model(path, config, market, model=name, device="cpu")
-        found[name] = plain(validation.run(model)[1])
+        digest = name
+        if not isinstance(model, DirectAgent) and config.algo in ALGORITHMS:
+            digest = digest_of(model.policy.state_dict())
+        if digest not in known:
+            known[digest] = validation.run(model)[1]
+        found[name] = plain(known[digest])
     return found
 
 

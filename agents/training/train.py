@@ -55,7 +55,7 @@ from agents.training.run_folder import (
 )
 from agents.training.run_records import id_of, is_finished
 from agents.training.training_state import restore_training
-from agents.training.validation import Probes
+from agents.training.validation import Known, Probes
 from portfolio_env import Market
 from portfolio_env.checks import shortened
 from portfolio_env.command_line import command_text
@@ -262,6 +262,7 @@ def _run(
     learner: BaseAlgorithm | DirectTrainer,
     progress_bar: bool,
 ) -> Path:
+    known: Known = {}
     weights = pretrained(path, config, market, ranges, progress_bar)
     if isinstance(learner, DirectTrainer):
         load_pretrained_weights(weights, learner.agent.network)
@@ -269,8 +270,8 @@ def _run(
         _run_direct(path, config, learner, probes, progress_bar)
     else:
         load_pretrained_weights(weights, learner.policy)
-        _run_rl(path, config, market, ranges, learner, progress_bar)
-    write_card(path, validate_models(path, config, market, ranges))
+        _run_rl(path, config, market, ranges, learner, progress_bar, known)
+    write_card(path, validate_models(path, config, market, ranges, known))
     return path
 
 
@@ -281,9 +282,10 @@ def _run_rl(
     ranges: dict[str, Range],
     agent: BaseAlgorithm,
     progress_bar: bool,
+    known: Known,
 ) -> None:
     assert config.timesteps
-    callbacks = _callbacks(path, config, market, ranges)
+    callbacks = _callbacks(path, config, market, ranges, known)
     checkpoint = latest_checkpoint(path)
     step = int(checkpoint.stem) if checkpoint else 0
     agent.set_logger(curves(path / "tb", step, *_trackers(path, config)))
@@ -396,7 +398,7 @@ def _agent_options(config: TrainConfig) -> dict[str, Any]:
 
 
 def _callbacks(
-    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]
+    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range], known: Known
 ) -> list[BaseCallback]:
     assert config.timesteps and config.validation_every and config.checkpoint_every
     train, validation, every = ranges["train"], ranges["validation"], config.validation_every
@@ -407,7 +409,7 @@ def _callbacks(
             Probes(market, ranges, config.env_options(), config.observed + config.delay),
             max(1, config.timesteps // PROBES),
         ),
-        ValidationCallback(path, market, validation, config.env_options(), every),
+        ValidationCallback(path, market, validation, config.env_options(), every, known),
     ]
     if config.has_encoder:
         callbacks.append(EncoderFigures(market, train, validation, every))

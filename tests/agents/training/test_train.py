@@ -21,9 +21,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train as train_module
 from agents import load_agent, load_run, make_agent, make_sb3_vec_env, policy_for, save_agent
 from agents.policies import LOG_STD_INIT, PerAssetDirichletPolicy
-from agents.tensors import load_tensors
+from agents.run_market import load_checked_market
+from agents.tensors import digest_of, load_tensors
 from agents.training import cards
 from agents.training.config import Stages, TrainConfig
+from agents.training.run_folder import read_config
 from agents.training.tasks import run_task
 from agents.training.train import resume, train
 from evaluate import EvaluateConfig, evaluate
@@ -100,6 +102,22 @@ def test_the_card_of_a_run_has_the_figures_of_its_validations(run_path: Path) ->
         assert card["validation"]["models"][name] == figures
     assert "5 basis points of commission, 1 basis points of slippage" in " ".join(card["limits"])
     assert (run_path / "card.md").read_text().startswith("# ppo on synthetic")
+
+
+def test_models_are_validated_again_only_if_training_has_not_seen_their_weights(
+    run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = read_config(run_path)
+    where = (run_path, config, *load_checked_market(run_path, config))
+    anew = cards.validate_models(*where)
+    assert anew == read_json(run_path / "card.json")["validation"]["models"]  # to the last bit
+    weights = load_run(run_path, model="final", device="cpu").model.policy.state_dict()
+    figures = {"growth": 7.0}
+    assert cards.validate_models(*where, {digest_of(weights): figures})["final"] == figures
+    next(iter(weights.values())).add_(1e-6)
+    assert cards.validate_models(*where, {digest_of(weights): figures}) == anew
+    monkeypatch.setattr(cards, "Validation", lambda *_: None)  # it cannot be run
+    train(small(tmp_path / "run"))
 
 
 def test_a_run_is_loaded_as_it_was_trained(run_path: Path) -> None:
@@ -435,10 +453,12 @@ def test_an_unfinished_run_says_which_checkpoint_is_evaluated(
     assert f"--resume {path}" in warning
 
 
-def test_help_needs_no_torch() -> None:
+@pytest.mark.parametrize("command", ["train --help", "sweep run --help"])
+def test_help_needs_no_torch(command: str) -> None:
+    module, *_ = command.split()
     loaded = (
-        "import sys, train; sys.argv = ['train.py', '--help']\n"
-        "try: train.main()\n"
+        f"import sys, {module} as own; sys.argv = {command.split()}\n"
+        "try: own.main()\n"
         "except SystemExit: print({'torch', 'matplotlib'} & {*sys.modules})"
     )
     given = [sys.executable, "-c", loaded]
