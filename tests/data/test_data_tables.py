@@ -91,6 +91,18 @@ def test_bad_wide_tables(write, lines, text):
     assert str(path) in str(error.value)
 
 
+def test_a_header_longer_than_a_field_may_be(tmp_path):
+    # csv refuses fields of over 131,072 characters, which a header is when its separator is not
+    # the one that is tried.
+    names = [f"{place:0100}" for place in range(1_400)]
+    rows = [",".join(["date", *names])]
+    rows += [f"2024-01-0{day}" + f",{day}.5" * len(names) for day in (1, 2, 3)]
+    (tmp_path / "wide.csv").write_text("\n".join(rows) + "\n")
+    panel = read_panel(tmp_path / "wide.csv")
+    assert panel.assets == tuple(names)
+    np.testing.assert_array_equal(panel.close, np.repeat([[1.5], [2.5], [3.5]], 1_400, axis=1))
+
+
 def write_bars(path, frame, **metadata):
     """A Parquet file of one symbol with what a store says about it."""
     table = pa.Table.from_pandas(frame, preserve_index=False)

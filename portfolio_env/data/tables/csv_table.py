@@ -86,11 +86,14 @@ def _layout(lines: Sequence[str]) -> tuple[str, int]:
     for sep in _SEPARATORS:
         reader = csv.reader(lines, delimiter=sep)
         rows, begins, line = [], [], 0
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                rows.append(row)
-                begins.append(line)
-            line = reader.line_num
+        try:
+            for row in reader:
+                if any(cell.strip() for cell in row):
+                    rows.append(row)
+                    begins.append(line)
+                line = reader.line_num
+        except csv.Error:  # a field of over 128 kB: a header of 20,000 names has other separators
+            continue
         counts = Counter(map(len, rows[1:] or rows))
         width, often = max(counts.items(), key=lambda item: (item[1], item[0]), default=(0, 0))
         if width < 2:
