@@ -30,7 +30,7 @@ MOST_AXES = 9  # of parallel coordinates; the most important parameters have one
 _WHERE = (
     "Folders of trials are within trials/; the growth of every seed and fold is in search.json."
 )
-_MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
+_MALFORMED = (AttributeError, LookupError, StopIteration, TypeError, ValueError)
 
 
 def write_search_page(path: str | Path) -> Path:
@@ -56,7 +56,9 @@ def write_search_page(path: str | Path) -> Path:
     except _MALFORMED as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path} is damaged: its record lacks {error}; restore it") from error
+        raise DataError(
+            f"{path} is damaged: its record is not whole ({error!r:.200}); restore it"
+        ) from error
     return path / PAGE
 
 

@@ -40,6 +40,7 @@ _ASKED = (
     *("format", "config", "space", "method", "trials_asked", "batch", "seed", "folds", "seeds"),
     *("model", "market"),
 )
+_KINDS = {"seeds": list, "environment": dict, "trials": list, "choice": dict | None}
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -90,9 +91,9 @@ def search(
     environment = {key: env_info()[key] for key in ("python", "platform", "packages")}
     with one_process(path):
         if (path / FILE).exists():
-            state = read_json(path / FILE)
+            state = read_search(path)
             _refuse_another(path, state, asked)
-            if state.get("environment") != environment:
+            if state["environment"] != environment:
                 _LOGGER.warning(
                     "%s was begun with other versions of Python or libraries: what follows may "
                     "differ from what they would have found",
@@ -126,9 +127,11 @@ def read_search(path: str | Path) -> dict[str, Any]:
         found = read_json(Path(path) / FILE)
     except FileNotFoundError:
         raise DataError(f"{path} is not the folder of a search: it has no {FILE}") from None
-    lacking = {*_ASKED, "trials", "choice"} - found.keys()
-    if lacking:
-        raise DataError(f"{Path(path) / FILE} is damaged: it lacks {min(lacking)}; restore it")
+    for name in (*_ASKED, *_KINDS):
+        if name not in found or not isinstance(found[name], _KINDS.get(name, object)):
+            raise DataError(
+                f"{Path(path) / FILE} is damaged: {name} is missing or of a wrong kind; restore it"
+            )
     return found
 
 

@@ -148,8 +148,8 @@ def test_a_setting_that_cannot_be_trained_is_a_failed_trial(
 def test_another_search_is_not_mixed_into_a_folder(
     tmp_path: Path, untrained: Callable[[int], None]
 ) -> None:
-    options = SearchOptions(method="random", trials=2, folds=1)
-    path = search(SPACE, config(tmp_path / "a"), options)
+    options, given = SearchOptions(method="random", trials=2, folds=1), config(tmp_path / "a")
+    path = search(SPACE, given, options)
     before = (path / FILE).read_bytes()
     with pytest.raises(ArgumentError, match="another trials_asked"):
         search(SPACE, config(tmp_path / "a"), replace(options, trials=3))
@@ -158,6 +158,12 @@ def test_another_search_is_not_mixed_into_a_folder(
     with pytest.raises(ArgumentError, match=r"another space \(adjustment\)"):
         search(make_space({**SPACE.stated, "adjustment": [0.1]}), config(tmp_path / "a"), options)
     assert (path / FILE).read_bytes() == before
+    record = read_json(path / FILE)
+    for edited in ({"environment": "x"}, {"trials": None}, {"seeds": None}):  # without a checksum
+        (path / FILE).write_text(json.dumps(record | edited))
+        for command in (told, write_search_page, lambda path: search(SPACE, given, options)):
+            with pytest.raises(DataError, match=f"{min(edited)} is missing or of a wrong kind"):
+                command(path)
 
 
 def test_what_cannot_be_searched_is_told_before_there_is_a_folder(tmp_path: Path) -> None:
@@ -214,7 +220,7 @@ def test_the_page_is_escaped_and_whole(
     assert "--walk-forward 1" in told(path)
     del record["market"]
     write_json(path / FILE, record)
-    with pytest.raises(DataError, match="lacks market"):
+    with pytest.raises(DataError, match="market is missing"):
         write_search_page(path)
 
 
