@@ -127,7 +127,7 @@ def test_other_commissions_are_in_the_page(judged):
     free = growth(path, "momentum", costs={"commission_bps": 0})
     times = load_market(MARKET).timestamps[plan_of(path)[0]["test"][0] :]
     years = (times[-1] - times[0]) / np.timedelta64(36_525 * 864, "s")
-    assert f"{100 * np.log(free) / years:+.1f} [" in page_of(path)
+    assert f"{100 * np.log(free) / years:+.1f}<wbr> [" in page_of(path)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.sweep.commands import Run, Status
+from agents.sweep.commands import Run, Status, SweepOptions
 from agents.sweep.plan import SweepPlan, cells, create_sweep
 from agents.sweep.queue import events
 from agents.training.config import TrainConfig
@@ -103,9 +103,9 @@ def test_bad_addresses_are_errors_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(PortfolioError, match=r"^PostgreSQL: "):
         Server(tmp_path, "postgresql://tester@127.0.0.1:1/postgres")
     with pytest.raises(ArgumentError, match="needs an --address"):
-        Run(tmp_path / "sweep", executor="postgres").run()
+        Run(tmp_path / "sweep", SweepOptions(TrainConfig()), executor="postgres").run()
     with pytest.raises(ArgumentError, match="is for --executor local"):
-        Run(tmp_path / "sweep", executor="ray", workers=2).run()
+        Run(tmp_path / "sweep", SweepOptions(TrainConfig()), executor="ray", workers=2).run()
 
 
 @pytest.mark.slow
@@ -123,7 +123,9 @@ def test_two_machines_without_a_shared_disk(address: str, tmp_path: Path) -> Non
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
     try:
-        assert Run(here, executor="postgres", address=address).run() == 0
+        assert (
+            Run(here, SweepOptions(TrainConfig()), executor="postgres", address=address).run() == 0
+        )
         assert other.wait(300) == 0
     finally:
         other.kill()

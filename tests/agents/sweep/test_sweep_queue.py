@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agents.sweep import queue, workers
-from agents.sweep.commands import Retry, Run, Status, Work
+from agents.sweep.commands import Retry, Run, Status, SweepOptions, Work
 from agents.sweep.plan import Cell, SweepPlan, cells, create_sweep
 from agents.sweep.processes import begin
 from agents.sweep.queue import DEATHS, attempt, events, failure, log, retry, state
@@ -72,7 +72,12 @@ def test_every_cell_is_done_once_and_its_setting_is_a_walk_forward(
     ]
     assert all((trained / name / "card.json").is_file() for name in ("slow", "base"))
     before = (trained / "base/fold_0/seed_0/final_model.safetensors").stat().st_mtime_ns
-    assert Run(trained, workers=1).run() == Status(trained).run() == Work(trained).run() == 0
+    assert (
+        Run(trained, SweepOptions(TrainConfig()), workers=1).run()
+        == Status(trained).run()
+        == Work(trained).run()
+        == 0
+    )
     assert (trained / "base/fold_0/seed_0/final_model.safetensors").stat().st_mtime_ns == before
     assert len(events(trained)) == 4
     shown = capsys.readouterr().out
@@ -168,7 +173,7 @@ def test_more_workers_than_cores_are_told(
     assert asked == [1000] and "1000 workers on 1 cores" in caplog.text
     caplog.clear()
     with pytest.raises(ArgumentError, match=r"workers=-1 must be .* 0 or more"):
-        Run(root, workers=-1).run()
+        Run(root, SweepOptions(TrainConfig()), workers=-1).run()
     assert not caplog.text
 
 

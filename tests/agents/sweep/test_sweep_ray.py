@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.sweep.commands import Run
+from agents.sweep.commands import Run, SweepOptions
 from agents.sweep.plan import SweepPlan, create_sweep
 from agents.sweep.queue import events
 from agents.sweep.ray_cluster import run_on_ray
@@ -27,7 +27,7 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "ray", None)
     root = create_sweep(tmp_path / "sweep", SweepPlan(BASE, {"base": {}}))
     with pytest.raises(PortfolioError, match="needs the extra ray"):
-        Run(root, executor="ray").run()
+        Run(root, SweepOptions(TrainConfig()), executor="ray").run()
 
 
 @pytest.mark.slow

@@ -98,7 +98,7 @@ def test_known_dates_and_regimes(tmp_path, comparison, panel):
     inside = np.isin(days, ["2020-03", "2020-04"])
     own = 100 * result.log_returns[inside].sum()
     ahead = own - 100 * comparison.results[BENCHMARK].log_returns[inside].sum()
-    assert f"{own:+.1f} [{ahead:+.1f}]" in text
+    assert f"{own:+.1f}<wbr> [{ahead:+.1f}]" in text
 
 
 def test_one_regime_alone_has_no_picture(tmp_path, comparison, panel):
@@ -170,7 +170,7 @@ def test_folds_take_the_place_of_years(tmp_path, comparison, panel):
     assert "Blocks of time" not in found
     own = [r.values for r in (comparison.results["tilted"], comparison.results[BENCHMARK])]
     growth = [100 * np.log(values[100] / values[0]) for values in own]
-    assert f"{growth[0]:+.1f} [{growth[0] - growth[1]:+.1f}]" in found["Folds"]
+    assert f"{growth[0]:+.1f}<wbr> [{growth[0] - growth[1]:+.1f}]" in found["Folds"]
 
 
 def test_decay_and_luck(tmp_path, comparison, panel):
@@ -183,5 +183,5 @@ def test_decay_and_luck(tmp_path, comparison, panel):
     assert set(page.figures) == {"signal_decay", "overfitting"}
     edges = signal_decay(comparison.results["seer"], panel, (0, 1, 2, 5, 10), n_resamples=500)
     for lag in (0, 10):
-        assert f">{100 * edges.at[lag, 'edge']:+.1f} [" in decay
+        assert f">{100 * edges.at[lag, 'edge']:+.1f}<wbr> [" in decay
     assert "In 0 % of 12,870 splits it ends in the lower half" in luck  # the seer is always first
