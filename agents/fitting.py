@@ -22,7 +22,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from agents.tensors import load_tensors, save_tensors
 from portfolio_env.checks import check_choice, check_integer, check_number
-from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.errors import MALFORMED, ArgumentError, DataError, PortfolioError
 
 KIND = "fit"
 
@@ -256,9 +256,7 @@ def take_up(trainer: Trainer, file: Path) -> None:
         trainer.fit.load_state_dict(state)
     except PortfolioError:
         raise
-    except (
-        ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
-    ) as error:  # fmt: skip
+    except (*MALFORMED, RuntimeError) as error:
         raise DataError(f"{file} is not a checkpoint of this training ({error!r})") from error
 
 

@@ -13,7 +13,7 @@ from agents.settings.market import RunConfig
 from agents.tensors import SUFFIX, load_tensors, save_tensors
 from agents.training.config import NAMES, Range, TrainConfig
 from portfolio_env import Market
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.errors import MALFORMED, ArgumentError, DataError
 from portfolio_env.features import FeaturePipeline
 from portfolio_env.files.atomic import read_json
 from portfolio_env.market.lineage import PriceRecord
@@ -180,7 +180,7 @@ def _ranges_by_date(path: Path, recorded: Mapping[str, Any], market: Market) -> 
             name: (int(times.searchsorted(first)), int(times.searchsorted(end, side="right")))
             for name, (first, end) in dates.items()
         }
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except MALFORMED as error:
         raise DataError(f"{path / 'market.json'} is damaged ({error}); restore it") from error
     end = int(times.searchsorted(last, side="right"))
     after = {AFTER: (end - 1, market.n_bars)} if 0 < end < market.n_bars else {}
@@ -201,6 +201,6 @@ def _read_prices(path: Path) -> PriceRecord:
         assets, times, close = tuple(tree["assets"]), tree["times"], tree["close"]
         if close.shape != (len(times), len(assets)) or times.dtype != np.int64 or not len(times):
             raise ValueError(f"{close.shape} prices of {len(assets)} assets")
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except MALFORMED as error:
         raise DataError(f"{path} is damaged ({error}); restore it from a copy") from error
     return PriceRecord(assets, times.astype("datetime64[ns]"), close)

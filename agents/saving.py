@@ -29,7 +29,7 @@ from agents.sb3.algorithms import (
 from agents.sb3.classes import RANGES, Algorithm, algorithm_class, is_on_policy, parameters_of
 from agents.tensors import check_finite, load_tensors, save_tensors
 from portfolio_env.checks import check_range, checked, shortened
-from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.errors import MALFORMED, ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import replacing
 from portfolio_env.files.plugins import admit, plugins_within, record
 from portfolio_env.names import check_keywords, plugin_name
@@ -63,7 +63,6 @@ _OPTIONS: dict[str, Any] = {
     "clip_range": float | LinearSchedule,
 }
 _RANGES = (("window", 1, 2**31 - 1), ("seed", 0, 2**32 - 1), *RANGES)
-_BROKEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def save_agent(agent: BaseAlgorithm, path: str | Path) -> None:
@@ -273,7 +272,7 @@ def load_zip(
         agent = algorithm_class(algo).load(path, env=venv, device=device, custom_objects=of_env)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
-    except (*_BROKEN, EOFError, OSError, RuntimeError, UnpicklingError) as error:
+    except (*MALFORMED, EOFError, OSError, RuntimeError, UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{path} is damaged, or no agent of {algo} ({reason})") from error
     bind_market(agent, market_of(venv))

@@ -1,6 +1,6 @@
 """Baselines: policies that need no training, evaluated in the same environment as any agent."""
 
-from baselines.base import BASELINES, Baseline, PortfolioModel
+from baselines.base import BASELINES, Baseline
 from baselines.ensemble import Ensemble
 from baselines.evaluation import evaluate
 from baselines.forecasts import (
@@ -37,6 +37,7 @@ from baselines.optimisers import (
 )
 from baselines.oracles import BestAsset, BestConstantRebalanced
 from baselines.plugins import make_baseline
+from baselines.portfolio_model import PortfolioModel
 from baselines.rules import (
     BuyAndHold,
     Cash,

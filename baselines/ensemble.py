@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from baselines.base import Baseline, PortfolioModel, Weights
+from baselines.base import Baseline, Weights
+from baselines.online.simplex import log_optimal
 from baselines.plugins import make_baseline
+from baselines.portfolio_model import PortfolioModel
 from baselines.selection import within_selection
-from baselines.simplex import log_optimal
 from portfolio_env.checks import check_number
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
@@ -143,8 +144,8 @@ class Ensemble(Baseline):
 
         With x_m the growth of member m's account over a bar, after its costs, the shares maximise
         ``sum_t log(sum_m share_m x_tm)``: the log-optimal portfolio of the members, a concave
-        problem (see ``baselines.simplex.log_optimal``). What it costs to restore the shares is left
-        out. The best of a short range is often a single member.
+        problem (see ``baselines.online.simplex.log_optimal``). What it costs to restore the shares
+        is left out. The best of a short range is often a single member.
 
         Args:
             period: Half-open range of rows or dates, after what the members were fitted on.

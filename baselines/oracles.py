@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import PortfolioModel, Weights, portfolio
+from baselines.base import Weights
 from baselines.online.base import relatives
-from baselines.simplex import log_optimal
+from baselines.online.simplex import log_optimal
+from baselines.portfolio_model import PortfolioModel, portfolio
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import FloatArray, PricePanel
 from portfolio_env.market.timeline import time_text

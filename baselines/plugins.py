@@ -15,10 +15,11 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import pandas as pd
 
-from baselines.base import BASELINES, Baseline, PortfolioModel, Weights
+from baselines.base import BASELINES, Baseline, Weights
+from baselines.portfolio_model import PortfolioModel
 from baselines.rows import Every
 from portfolio_env.checks import shortened
-from portfolio_env.errors import ArgumentError, PortfolioError, raised
+from portfolio_env.errors import MALFORMED, ArgumentError, PortfolioError, raised
 from portfolio_env.market import Market
 from portfolio_env.market.growing import GrowableArray
 from portfolio_env.market.panel import PricePanel
@@ -177,7 +178,7 @@ def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baselin
         return build(market, **options)
     except PortfolioError:
         raise
-    except (TypeError, ValueError, AttributeError, LookupError) as error:
+    except MALFORMED as error:
         if build not in BASELINES.values():
             raise ArgumentError(f"baseline {short_name(name)} raised {raised(error)}") from error
         listed = ", ".join(f"{option}={shortened(value)}" for option, value in options.items())

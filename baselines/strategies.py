@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from baselines.base import BASELINES, Baseline, PortfolioModel
+from baselines.base import BASELINES, Baseline
 from baselines.ensemble import Ensemble
 from baselines.networks.deep import DeepPortfolio
 from baselines.plugins import (
@@ -20,6 +20,7 @@ from baselines.plugins import (
     make_baseline,
     short_name,
 )
+from baselines.portfolio_model import PortfolioModel
 from baselines.specs import Spec, spec_of, split_specs
 from baselines.volatility_target import VolatilityTarget, unlevered
 from portfolio_env import PortfolioConstraints

@@ -24,6 +24,10 @@ class ConservationError(PortfolioError):
     """A trade lost or made money: a fault of this package or its compiler, never of the input."""
 
 
+MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What reading content of another shape or kind than expected raises: of a file that was edited."""
+
+
 def raised(error: Exception) -> str:
     """Return the type, text, file and line of an error in a user's own code, for a message.
 

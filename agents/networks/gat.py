@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.networks.base import Encoder, check_heads, check_share, check_sizes
-from agents.networks.gatv2 import GATv2Layer
+from agents.networks.gatv2.layer import GATv2Layer
 from agents.networks.graph import EDGE_DIM, Graph, correlation_graph
 from portfolio_env.errors import ArgumentError
 

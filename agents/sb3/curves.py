@@ -72,19 +72,14 @@ class _Curves(TensorBoardOutputFormat):
                 self.writer.add_custom_scalars(LAYOUT)
         self._is_closed = False
 
-    def write(
-        self,
-        key_values: dict[str, Any],
-        key_excluded: dict[str, tuple[str, ...]],
-        step: int = 0,
-    ) -> None:
-        """Write the points.
+    def write(self, *points: Any, **named: Any) -> None:
+        """Write the points, with the arguments of SB3's writer.
 
         Raises:
             DataError: If the system refuses.
         """
         with _naming(self.writer.log_dir):
-            super().write(key_values, key_excluded, step)
+            super().write(*points, **named)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from agents.search.choice import percent
 from agents.search.figures import COMPLETE, history, importance_bars, parallel_coordinates
 from agents.search.importance import LEAST, importances, parameters_of, text_of
 from agents.search.search import read_search
-from portfolio_env.errors import DataError
+from portfolio_env.errors import MALFORMED, DataError
 from portfolio_env.html import (
     Page,
     bullets,
@@ -30,7 +30,6 @@ MOST_AXES = 9  # of parallel coordinates; the most important parameters have one
 _WHERE = (
     "Folders of trials are within trials/; the growth of every seed and fold is in search.json."
 )
-_MALFORMED = (AttributeError, LookupError, StopIteration, TypeError, ValueError)
 
 
 def write_search_page(path: str | Path) -> Path:
@@ -53,7 +52,7 @@ def write_search_page(path: str | Path) -> Path:
         market = Path(str(record["config"]["market"])).stem
         title = f"Search: {record['config']['algo']} on {market}"
         write_page(path / PAGE, title, _intro(record), page.sections)
-    except _MALFORMED as error:
+    except (*MALFORMED, StopIteration) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(

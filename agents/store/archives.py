@@ -31,7 +31,7 @@ from agents.training.run_records import (
     read_record,
     refuse_old,
 )
-from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.errors import MALFORMED, ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import parse_json, replacing
 from portfolio_env.files.removal import remove_folder
 
@@ -41,16 +41,7 @@ MOST_FILES = 10_000
 MOST_BYTES = 64 << 30
 _PART = re.compile(r"\w[\w@%+=,. -]{0,127}")  # part of a path; hidden names are invalid
 _CHUNK = 1 << 20
-_BROKEN = (
-    AttributeError,
-    BadZipFile,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_BROKEN = (*MALFORMED, BadZipFile, EOFError, NotImplementedError, RuntimeError)
 
 
 def export_run(path: Path, file: Path, *, events: bool = False) -> int:

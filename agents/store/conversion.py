@@ -48,7 +48,7 @@ from agents.training.run_records import MODELS, identity, is_old, member_runs
 from agents.training.train import new_agent
 from agents.training.training_state import save_training
 from portfolio_env import Market, PortfolioEnv
-from portfolio_env.errors import DataError
+from portfolio_env.errors import MALFORMED, DataError
 from portfolio_env.evaluation import backtest
 from portfolio_env.evaluation.backtest import Policy
 from portfolio_env.evaluation.usage_log import FILE as LOOKS
@@ -62,16 +62,7 @@ _TREES = {
     f"{CHECKPOINTS}/direct.pt": FIT,
 }
 _LISTS = {"validation.json": "validations", LOOKS: "looks"}  # which the first format wrote bare
-_BROKEN = (
-    BadZipFile,
-    EOFError,
-    OSError,
-    RuntimeError,
-    LookupError,
-    TypeError,
-    UnpicklingError,
-    ValueError,
-)
+_BROKEN = (*MALFORMED, BadZipFile, EOFError, OSError, RuntimeError, UnpicklingError)
 
 
 def convert(path: Path, *, trust: bool = False) -> Iterator[str]:

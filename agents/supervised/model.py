@@ -20,7 +20,7 @@ from agents.supervised.tasks import Forecast, make_task
 from agents.supervised.training import SupervisedOptions, SupervisedTrainer
 from agents.tensors import check_finite, load_tensors, save_tensors
 from portfolio_env.checks import check_integer, check_number
-from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.errors import MALFORMED, ArgumentError, DataError
 from portfolio_env.files.plugins import admit, plugins_within, record
 from portfolio_env.market import Market
 from portfolio_env.market.samples import Range
@@ -270,7 +270,7 @@ class SupervisedModel:
         try:
             config = dict(tree["config"])
             admitted = _named(config), tree.get("plugins", {}), Path(path)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except MALFORMED as error:
             raise _no_model(path, error) from error
         admit(*admitted, within=within)
         try:
@@ -279,9 +279,7 @@ class SupervisedModel:
             model._scale = float(check_number("scale", tree["scale"]))
             model._size = float(check_number("size", tree["size"]))
             model._known = Base(**tree["base"])
-        except (
-            PortfolioError, ArithmeticError, RuntimeError, LookupError, TypeError, ValueError,
-        ) as error:  # fmt: skip
+        except (*MALFORMED, RuntimeError) as error:
             raise _no_model(path, error) from error
         check_finite(model.embeddings.state_dict(), path)
         model.embeddings.eval()

@@ -19,7 +19,7 @@ from agents.training.config import TrainConfig
 from agents.training.run_folder import WALK_FORWARD, one_process, started
 from agents.training.walk_forward_training import Plan, check_seeds, make_plan, write_plan
 from portfolio_env.checks import check_integer, shortened
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.errors import MALFORMED, ArgumentError, DataError
 from portfolio_env.files.atomic import read_json, write_json
 
 FILE = "sweep.json"
@@ -167,7 +167,7 @@ def read_sweep(root: str | Path) -> SweepPlan:
         )
         _check(plan)
         return plan
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{root / FILE} is damaged ({error}); restore it from a copy") from error

@@ -14,7 +14,7 @@ import tyro
 from agents.settings.market import MarketConfig, refuse_no_run
 from agents.trading.paper import Paper
 from portfolio_env.checks import check_number
-from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.errors import MALFORMED, ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import locked
 from portfolio_env.files.safe_names import printable
 from portfolio_env.live.instruments import uniform
@@ -119,7 +119,7 @@ class Status:
             status = session_status(_opened(self.folder), SystemClock().now() if runs else None)
         except PortfolioError:
             raise
-        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+        except MALFORMED as error:
             raise DataError(
                 f"{self.folder / LEDGER} is damaged ({error!r}): see trade.py verify {self.folder}"
             ) from error

@@ -22,18 +22,10 @@ from agents.saving import KIND, agent_tree, restore_agent
 from agents.sb3.buffers import buffer_state, restore_buffer
 from agents.sb3.vec_env import SB3VecEnv
 from agents.tensors import load_tensors, save_tensors
-from portfolio_env.errors import DataError
+from portfolio_env.errors import MALFORMED, DataError
 from portfolio_env.vector_env import PortfolioVectorEnv
 
 _EPISODE = {"r": np.float32, "l": np.int32, "t": np.float64}  # VecMonitor's record of an episode
-_BROKEN = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 def save_training(path: Path, agent: BaseAlgorithm) -> None:
@@ -65,7 +57,7 @@ def restore_training(agent: BaseAlgorithm, path: Path) -> None:
     try:
         restore_agent(agent, tree, path)
         _restore(agent, tree["training"])
-    except _BROKEN as error:
+    except (*MALFORMED, RuntimeError) as error:
         raise DataError(f"{path} is not a checkpoint of this training ({error!r})") from error
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from baselines.base import PortfolioModel, Weights
+from baselines.base import Weights
 from baselines.optimisers.base import Problem
 from baselines.optimisers.mean_variance import MeanVariance
+from baselines.portfolio_model import PortfolioModel
 from baselines.rows import Every, rows_of
 from portfolio_env.checks import check_choice, check_number
 from portfolio_env.market import Market

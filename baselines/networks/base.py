@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from baselines.base import PortfolioModel
+from baselines.portfolio_model import PortfolioModel
 from baselines.rows import Every
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from baselines.base import PortfolioModel, Weights, portfolio
+from baselines.base import Weights
+from baselines.portfolio_model import PortfolioModel, portfolio
 from baselines.rows import Every, bar_of
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray, PricePanel

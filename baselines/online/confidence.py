@@ -7,7 +7,7 @@ from typing import Any
 
 from baselines.base import Weights
 from baselines.online.base import FLAT, OnlineModel
-from baselines.simplex import onto_simplex
+from baselines.online.simplex import onto_simplex
 from portfolio_env.checks import check_number
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray

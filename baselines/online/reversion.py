@@ -9,7 +9,7 @@ import numpy as np
 
 from baselines.base import Weights
 from baselines.online.base import FLAT, OnlineModel
-from baselines.simplex import onto_simplex
+from baselines.online.simplex import onto_simplex
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.compiled import kernel
 from portfolio_env.market import Market

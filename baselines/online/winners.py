@@ -7,7 +7,7 @@ import numpy as np
 
 from baselines.base import Weights
 from baselines.online.base import OnlineModel
-from baselines.simplex import least_quadratic
+from baselines.online.simplex import least_quadratic
 from portfolio_env.checks import check_number
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray

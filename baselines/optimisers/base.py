@@ -8,7 +8,8 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import PortfolioModel, Weights, portfolio
+from baselines.base import Weights
+from baselines.portfolio_model import PortfolioModel, portfolio
 from baselines.rows import Every
 from baselines.windows import (
     LEAST_OVERLAP,

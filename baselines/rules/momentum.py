@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import PortfolioModel, Weights, levered, portfolio
+from baselines.base import Weights
+from baselines.portfolio_model import PortfolioModel, levered, portfolio
 from baselines.rows import Every
 from baselines.rules.volatility import calm_shares
 from baselines.windows import bars_of_months, holdable, last_known, why_not

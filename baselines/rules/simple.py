@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Baseline, PortfolioModel, Weights, portfolio
+from baselines.base import Baseline, Weights
+from baselines.portfolio_model import PortfolioModel, portfolio
 from baselines.rows import Every
 from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError

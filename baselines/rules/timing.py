@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from baselines.base import PortfolioModel, Weights, portfolio
+from baselines.base import Weights
+from baselines.portfolio_model import PortfolioModel, portfolio
 from baselines.rows import Every
 from baselines.windows import bars_of_months, carried, holdable, own_returns, why_not
 from portfolio_env.checks import check_number

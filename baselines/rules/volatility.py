@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import PortfolioModel, Weights, levered, portfolio
+from baselines.base import Weights
+from baselines.portfolio_model import PortfolioModel, levered, portfolio
 from baselines.rows import Every
 from baselines.windows import (
     STALE,

@@ -35,7 +35,7 @@ import torch as th
 from torch import Tensor, nn
 
 from agents.networks.gat import GAT
-from agents.networks.gatv2 import GATv2Layer
+from agents.networks.gatv2.layer import GATv2Layer
 from agents.networks.graph import EDGE_DIM, Graph, correlation_graph
 from portfolio_env.files.atomic import replacing
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 import portfolio_env as pe
 from baselines import make_baseline
-from baselines.base import PortfolioModel, Weights, portfolio
+from baselines.base import Weights
+from baselines.portfolio_model import PortfolioModel, portfolio
 from benchmarks.tables.table import Table
 from portfolio_env.evaluation import backtest
 

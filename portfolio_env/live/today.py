@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_env.errors import DataError
+from portfolio_env.errors import MALFORMED, DataError
 from portfolio_env.files.atomic import read_json, write_json
 from portfolio_env.files.csv_files import write_csv
 from portfolio_env.files.safe_names import printable
@@ -274,7 +274,7 @@ def _read_record(path: Path, strategy: str) -> Record | None:
             peak,
             DrawdownStop(float(stop.get("peak", peak)), None if bars is None else int(bars)),
         )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except MALFORMED as error:
         raise DataError(f"{path} is no record of orders ({error}); move it away") from error
 
 

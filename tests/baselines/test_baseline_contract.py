@@ -9,7 +9,7 @@ from helpers.panels import panel_of, rewritten_after
 
 import portfolio_env as pe
 from baselines import BASELINES, make_baseline
-from baselines.base import PortfolioModel
+from baselines.portfolio_model import PortfolioModel
 from baselines.rows import rebalancing_dates
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest

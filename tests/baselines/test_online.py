@@ -12,7 +12,7 @@ from baselines import BASELINES, make_baseline
 from baselines.online import CWMRStdev, CWMRVar, OnlineModel
 from baselines.online.base import relatives
 from baselines.online.reversion import geometric_median, passive_aggressive
-from baselines.simplex import onto_simplex
+from baselines.online.simplex import onto_simplex
 from portfolio_env.errors import ArgumentError
 
 PANEL = panel_of("B", 120, assets=4, seed=7)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import portfolio_env as pe
-from baselines.simplex import log_optimal
+from baselines.online.simplex import log_optimal
 from benchmarks.tables.online import WEALTH, load, play
 from portfolio_env.evaluation import backtest
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import portfolio_env as pe
 from baselines import BASELINES, make_baseline
-from baselines.simplex import least_quadratic, log_optimal
+from baselines.online.simplex import least_quadratic, log_optimal
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
 

@@ -17,7 +17,7 @@ from agents import bind_market, make_agent, make_sb3_vec_env, policy_for
 from agents.direct.agent import DirectAgent
 from agents.sb3.buffers import IndexReplayBuffer, buffer_state, restore_buffer
 from baselines import BASELINES, Ensemble, make_baseline
-from baselines.base import PortfolioModel
+from baselines.portfolio_model import PortfolioModel
 from portfolio_env import ArgumentError, Market, PortfolioEnv, PortfolioVectorEnv, load_market
 from portfolio_env.evaluation import backtest
 from portfolio_env.market.fingerprints import LIMIT, FingerprintSpace, check_fingerprints

@@ -14,6 +14,7 @@ import pandas as pd
 
 from portfolio_env.data.tables.csv_table import read_csv
 from portfolio_env.data.tables.origin import Origin
+from portfolio_env.errors import MALFORMED
 from portfolio_env.files.parquet import read_parquet
 
 
@@ -77,7 +78,7 @@ def _read_parquet(content: bytes, origin: Origin) -> tuple[pd.DataFrame, dict[st
     table = read_parquet(io.BytesIO(content), origin.name)
     try:
         frame = table.to_pandas()
-    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+    except MALFORMED as error:
         origin.fail(f"is not a Parquet table ({error}); write it again")
     said = {
         key.decode(): value.decode(errors="replace")

@@ -11,7 +11,7 @@ import numpy as np
 
 from portfolio_env.checks import check_number
 from portfolio_env.data.downloads.client import Retry, candid
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.errors import MALFORMED, ArgumentError, DataError
 from portfolio_env.live.instruments import Instrument
 from portfolio_env.live.money import ZERO, decimal_of, exactly
 from portfolio_env.paper.broker import (
@@ -74,7 +74,7 @@ def _read(method: Callable[..., T]) -> Callable[..., T | Unknown]:
             return Unknown(str(error))
         except AddressError:
             raise
-        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        except MALFORMED as error:
             return Unknown(f"the answer of {self.name} cannot be read: {error!r}")
 
     return asked
@@ -299,7 +299,7 @@ class ExchangeBroker:
             return Refused(text, code)
         except AddressError:
             raise
-        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        except MALFORMED as error:
             return Unknown(f"the answer of {self.name} cannot be read: {error!r}")
 
     # ---- how the venue says it

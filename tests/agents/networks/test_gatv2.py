@@ -8,8 +8,8 @@ import torch as th
 from helpers.encoder_checks import scrambled
 from torch import Tensor
 
-from agents.networks import gatv2
-from agents.networks.gatv2 import GATv2Layer
+from agents.networks.gatv2 import attention
+from agents.networks.gatv2.layer import GATv2Layer
 from portfolio_env.errors import ArgumentError
 
 
@@ -68,7 +68,7 @@ def as_edge_list(adjacency: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
 def test_equals_pytorch_geometric(
     conv_class: Any, options: dict[str, Any], chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gatv2, "_CHUNK", {"cpu": chunk})
+    monkeypatch.setattr(attention, "_CHUNK", {"cpu": chunk})
     conv = scrambled(conv_class(5, 4, heads=3, edge_dim=2, **options))
     ours = dict(options)
     loops = ours.pop("add_self_loops", True)
@@ -117,7 +117,7 @@ def test_equals_pytorch_geometric_without_attributes(conv_class: Any) -> None:
 def test_gradients_by_differences(
     attributes: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gatv2, "_CHUNK", {"cpu": chunk})
+    monkeypatch.setattr(attention, "_CHUNK", {"cpu": chunk})
     adjacency, edges = random_graph(2, 4, 2)
     keep = th.rand(2, 2, 4, 4) < 0.6
     shapes = [(2, 4, 2, 3), (2, 4, 2, 3), (2, 3)]
@@ -128,7 +128,7 @@ def test_gradients_by_differences(
 
     def attend(*tensors: Tensor) -> Tensor:
         rest = tensors[3:] or (None, None)
-        return gatv2._attend(*tensors[:3], adjacency, *rest, 0.2, keep, 1 / 0.6)
+        return attention._attend(*tensors[:3], adjacency, *rest, 0.2, keep, 1 / 0.6)
 
     assert th.autograd.gradcheck(attend, inputs)
     assert th.autograd.gradgradcheck(attend, inputs)
@@ -140,7 +140,7 @@ def test_declared_to_the_compiler_as_it_is() -> None:
     inputs = [th.randn(shape, requires_grad=True) for shape in shapes]
     weight = th.randn(2, 6, requires_grad=True)
     for rest in ((edges, weight), (edges.requires_grad_(), weight), (None, None)):
-        th.library.opcheck(gatv2._attend, (*inputs, adjacency, *rest, 0.2, None, 1.0))
+        th.library.opcheck(attention._attend, (*inputs, adjacency, *rest, 0.2, None, 1.0))
 
 
 def test_listed_sources_are_those_of_the_whole_graph() -> None:

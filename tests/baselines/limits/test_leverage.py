@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
 from baselines import BASELINES, make_baseline
-from baselines.base import PortfolioModel
+from baselines.portfolio_model import PortfolioModel
 from portfolio_env import PortfolioConstraints, PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
