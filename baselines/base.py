@@ -62,6 +62,10 @@ class Baseline(ABC):
     def _built_in(self) -> bool:
         return type(self) in BASELINES.values()
 
+    @property
+    def _name(self) -> str:
+        return str(getattr(self.definition, "__name__", type(self).__name__))
+
     def options(self) -> dict[str, Any]:
         """Return the keywords with which the class builds an unfitted copy."""
         names = (name for name in self._options() if name not in self.preset)
@@ -84,7 +88,7 @@ class Baseline(ABC):
             del options["constraints"]
         shown = [f"{name}={shortened(value)}" for name, value in options.items()]
         facts = {
-            "baseline": getattr(self.definition, "__name__", type(self).__name__),
+            "baseline": self._name,
             "options": ", ".join(shown) or "no options",
             "market": repr(self.market),
         }
@@ -217,7 +221,7 @@ class Baseline(ABC):
         weights = checked_answer(
             lambda: self.weights(observation),
             np.shape(observation["weights"]),
-            lambda: type(self).__name__,
+            type(self).__name__,
         )
         return weights, state
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_env.errors import ArgumentError, PortfolioError, raised
+from portfolio_env.checks import shortened
+from portfolio_env.errors import ArgumentError, told_as_theirs
 from portfolio_env.market import Market
 from portfolio_env.market.panel import BAR_FIELDS
 from portfolio_env.market.slots import in_slots, is_labelled
@@ -27,7 +29,7 @@ _SUM = 1e-6  # to which weights sum to 1
 def checked_answer(
     answer: Callable[[], Any],
     shape: tuple[int, ...],
-    called: Callable[[], str],
+    called: str,
     assets: Sequence[str] = (),
 ) -> NDArray[np.float64]:
     """Return the answer of a baseline, checked.
@@ -35,45 +37,50 @@ def checked_answer(
     Args:
         answer: Gives it.
         shape: It must have.
-        called: Its name in messages.
+        called: Its name, with which messages begin.
         assets: Names of the assets, of an answer that may be weights by name (see ``in_slots``).
 
     Raises:
-        ArgumentError: If it fails, or has another shape, or names what is no asset.
+        ArgumentError: If it fails, has another shape or anything but real numbers, or names what
+            is no asset.
     """
-    try:
+    with told_as_theirs(called):
         found = answer()
-        if assets and is_labelled(found):
-            return _named(found, assets, called)
-        weights = np.array(found, np.float64)
-    except PortfolioError:
-        raise
-    except Exception as error:
-        raise ArgumentError(f"{called()} raised {raised(error)}") from error
+        by_name = bool(assets) and is_labelled(found)
+        weights = None if by_name else np.asarray(found)
+    if weights is None:
+        return _named(found, assets, called)
     if weights.shape != shape:
         lanes = "for each lane " * (len(shape) - 1)
         raise ArgumentError(
-            f"{called()} answered with the shape {weights.shape}: it must be {shape}, {lanes}a "
-            "weight for cash and one per asset"
+            f"{called} answered with a {type(found).__name__} of the shape {weights.shape}: it "
+            f"must be {shape}, {lanes}a weight for cash and one per asset"
             + ", or a Series or dict of weights by name"
             * bool(assets)
         )
-    return weights
+    if weights.dtype.kind not in "fiub":  # an array of objects may hold numbers all the same
+        strange = [each for each in weights.flat if not isinstance(each, Real)]
+        if strange:
+            raise ArgumentError(
+                f"{called} answered with {shortened(strange[0])} of type "
+                f"{type(strange[0]).__name__} as a weight: give real numbers"
+            )
+    return weights.astype(np.float64)
 
 
-def _named(found: Any, assets: Sequence[str], called: Callable[[], str]) -> NDArray[np.float64]:
+def _named(found: Any, assets: Sequence[str], called: str) -> NDArray[np.float64]:
     """Return weights that a baseline gave by name, in the order of the slots."""
     try:
         return in_slots(found, assets)
     except ArgumentError as error:
-        raise ArgumentError(f"{called()}: {error}") from error
+        raise ArgumentError(f"{called}: {error}") from error
 
 
-def check_sum(weights: NDArray[np.float64], called: Callable[[], str]) -> None:
+def check_sum(weights: NDArray[np.float64], called: str) -> None:
     """Reject weights that are not finite or do not sum to 1."""
     if not np.isfinite(weights).all() or abs(weights.sum() - 1) > _SUM:
         raise ArgumentError(
-            f"{called()} answered with weights of sum {weights.sum():g}: they must be finite and "
+            f"{called} answered with weights of sum {weights.sum():g}: they must be finite and "
             "sum to 1, cash included"
         )
 
@@ -119,7 +126,7 @@ def checked_decision(
 
 def _blind(model: Model, market: Market, row: int) -> Model | None:
     """Return a copy whose market ends with a bar; None of a model that cannot be copied."""
-    short = market.past(row)
+    short = market.past(row, copy=True)
     pairs: list[tuple[Any, Any]] = [(market, short), (market.panel, short.panel)]
     pairs += [(market.features, short.features)]
     pairs += [(getattr(market.panel, name), getattr(short.panel, name)) for name in BAR_FIELDS]

@@ -19,7 +19,7 @@ from baselines.base import BASELINES, Baseline, Weights
 from baselines.portfolio_model import PortfolioModel
 from baselines.rows import Every
 from portfolio_env.checks import shortened
-from portfolio_env.errors import MALFORMED, ArgumentError, PortfolioError, raised
+from portfolio_env.errors import MALFORMED, ArgumentError, PortfolioError, told_as_theirs
 from portfolio_env.market import Market
 from portfolio_env.market.growing import GrowableArray
 from portfolio_env.market.panel import PricePanel
@@ -174,20 +174,33 @@ def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baselin
         raise ArgumentError(
             f"baseline {short_name(name)} does not take ({given}): {error}"
         ) from error
+    if build not in BASELINES.values():
+        with told_as_theirs(f"baseline {short_name(name)}"):
+            model = build(market, **options)
+            _check_made(model)
+            return model
     try:
         return build(market, **options)
     except PortfolioError:
         raise
     except MALFORMED as error:
-        if build not in BASELINES.values():
-            raise ArgumentError(f"baseline {short_name(name)} raised {raised(error)}") from error
         listed = ", ".join(f"{option}={shortened(value)}" for option, value in options.items())
         raise ArgumentError(
             f"baseline {short_name(name)} cannot take {listed} ({error}); give values of the kinds "
             "that its documentation names."
         ) from error
-    except Exception as error:
-        raise ArgumentError(f"baseline {short_name(name)} raised {raised(error)}") from error
+
+
+def _check_made(model: Baseline) -> None:
+    """Reject a user's baseline that lacks what its parents or its options should have set."""
+    for name in ("market", *(name for name in model._options() if name not in model.preset)):
+        if not hasattr(model, name):
+            raise ArgumentError(
+                f"baseline {short_name(model)} has no attribute {name!r} after its __init__: call "
+                "super().__init__(market, **options), and keep every option under its own name"
+            )
+    if isinstance(model, PortfolioModel):
+        model.model_info()
 
 
 def check_options(owner: str, build: type[Baseline] | partial[Any], options: Iterable[str]) -> None:

@@ -231,15 +231,13 @@ class PortfolioModel(Baseline):
         """Return the target of a user-defined model at a bar, after checks."""
         slots = self.market.n_assets + 1
         target = checked_answer(
-            lambda: self._target_at(row), (slots,), lambda: self._at(row), self.market.assets
+            lambda: self._target_at(row), (slots,), self._at(row), self.market.assets
         )
-        check_sum(target, lambda: self._at(row))
+        check_sum(target, self._at(row))
         return target
 
     def _at(self, row: int) -> str:
-        return (
-            f"{self.model_info()['name']} at bar {row} ({time_text(self.market.timestamps[row])})"
-        )
+        return f"{self._name} at bar {row} ({time_text(self.market.timestamps[row])})"
 
     def _target_at(self, row: int) -> Weights:
         return self.target(self.market.panel.past(row))

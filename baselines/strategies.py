@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -24,7 +25,7 @@ from baselines.portfolio_model import PortfolioModel
 from baselines.specs import Spec, spec_of, split_specs
 from baselines.volatility_target import VolatilityTarget, unlevered
 from portfolio_env import PortfolioConstraints
-from portfolio_env.errors import ArgumentError, PortfolioError
+from portfolio_env.errors import ArgumentError, PortfolioError, told_as_theirs
 from portfolio_env.evaluation import Policy
 from portfolio_env.evaluation.comparison import BENCHMARK
 from portfolio_env.evaluation.runner import Strategy
@@ -249,7 +250,9 @@ def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) ->
     model = make_baseline(spec.name, fold.market, **dict(spec.options) | options)
     if not isinstance(model, PortfolioModel):
         return model
-    return model.fit(fold.market.panel, fold.rows(split) if model.oracle else fold.ranges["train"])
+    period = fold.rows(split) if model.oracle else fold.ranges["train"]
+    with nullcontext() if model._built_in else told_as_theirs(f"fit of {short_name(model)}"):
+        return model.fit(fold.market.panel, period)
 
 
 def _mixture(fitted: Build, fold: EvaluationFold, split: str) -> Ensemble:

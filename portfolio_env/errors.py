@@ -1,6 +1,10 @@
 """Errors of this package; each message names the value, the bound and the fix."""
 
+import importlib
+import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -28,12 +32,47 @@ MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError
 """What reading content of another shape or kind than expected raises: of a file that was edited."""
 
 
-def raised(error: Exception) -> str:
+_PACKAGES = ("portfolio_env", "agents", "baselines")
+_NOT_THEIRS = (
+    *(os.path.join(Path(__file__).parents[1], package, "") for package in _PACKAGES),
+    os.path.dirname(importlib.__file__),
+    "<frozen",
+)
+
+
+class Terminated(SystemExit):
+    """A signal asked the program to end, whichever code was running."""
+
+
+@contextmanager
+def told_as_theirs(
+    what: str,
+    kind: type[PortfolioError] = ArgumentError,
+    leave: tuple[type[Exception], ...] = (PortfolioError,),
+) -> Iterator[None]:
+    """Attribute an error in a user's own code to it; ``sys.exit`` is one too.
+
+    Args:
+        what: The name of the code, with which the message begins.
+        kind: Class of the error that is raised instead.
+        leave: Errors that are passed on as they are.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, (Terminated, *leave)):
+            raise
+        raise kind(f"{what} raised {raised(error)}") from error
+
+
+def raised(error: BaseException) -> str:
     """Return the type, text, file and line of an error in a user's own code, for a message.
 
     The place is where the user's code stood, not the library that it called.
     """
-    calls = traceback.extract_tb(error.__traceback__)[1:]  # the first is the caller's own
-    own = [call for call in calls if "site-packages" not in call.filename] or calls
+    calls = traceback.extract_tb(error.__traceback__)
+    theirs = [call for call in calls if not call.filename.startswith(_NOT_THEIRS)]
+    own = [call for call in theirs if "site-packages" not in call.filename] or theirs
     place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {error}{place}"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}{text and f': {text}'}{place}"

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.errors import ArgumentError, DataError, raised, told_as_theirs
 
 T = TypeVar("T")
 ENTRY_POINTS = "portfolio_env.plugins"
@@ -102,32 +102,25 @@ def _imported(kind: str, name: str, where: str) -> Any:
             f"{kind} {name!r} names a module of Python itself, which holds no {kind}; name one of "
             "a module of your own"
         )
+    importing = f"{kind} {name!r} cannot be used: to import {module}"
     try:
-        found: Any = importlib.import_module(module)
+        with told_as_theirs(importing, leave=(ModuleNotFoundError,)):
+            found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not (module + ".").startswith(error.name + "."):
-            raise _broken(kind, name, module, error) from error
+            raise ArgumentError(f"{importing} raised {raised(error)}") from error
         raise ArgumentError(
             f"{kind} {name!r} needs the module {error.name!r}, which Python does not find; run "
             "where it lies, install it, or add its folder to PYTHONPATH"
         ) from error
-    except (Exception, SystemExit) as error:  # a script ends itself
-        raise _broken(kind, name, module, error) from error
     for attribute in path.split("."):
         try:
-            found = getattr(found, attribute)
+            with told_as_theirs(importing, leave=(AttributeError,)):
+                found = getattr(found, attribute)
         except AttributeError:
             public = [each for each in sorted(dir(found)) if not each.startswith("_")]
             raise unknown(f"{kind} in {module}:", path, public) from None
-        except Exception as error:
-            raise _broken(kind, name, module, error) from error
     return found
-
-
-def _broken(kind: str, name: str, module: str, error: BaseException) -> ArgumentError:
-    return ArgumentError(
-        f"{kind} {name!r} cannot be used: to import {module} raised {type(error).__name__}: {error}"
-    )
 
 
 def plugin_name(thing: Any) -> str:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import inspect
 import logging
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch as th
 from torch import Tensor, nn
 
 from agents.networks.base import Encoder
-from portfolio_env.errors import ArgumentError, PortfolioError
+from portfolio_env import errors
+from portfolio_env.errors import ArgumentError
 from portfolio_env.names import check_keywords
 
 Maker = Callable[..., nn.Module]
@@ -131,24 +130,11 @@ def _option_names(maker: Maker) -> tuple[list[str], bool]:
     return found, False
 
 
-@contextmanager
-def told_as_theirs(what: str) -> Iterator[None]:
-    """Attribute an error in a user's code to it, with its text and the line of their file."""
-    try:
-        yield
-    except (PortfolioError, MemoryError, th.OutOfMemoryError):
-        raise
-    except Exception as error:
-        where = _place(error)
-        raise ArgumentError(f"{what} raised {type(error).__name__}{where}: {error}") from error
-
-
-def _place(error: Exception) -> str:
-    """Return file and line of the innermost frame outside torch and this package, if any."""
-    ours = tuple(map(str, (Path(__file__).parents[1], Path(th.__file__).parent)))
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [one for one in frames if not one.filename.startswith(ours)]
-    return f" in {theirs[-1].filename}, line {theirs[-1].lineno}" if theirs else ""
+def told_as_theirs(what: str) -> AbstractContextManager[None]:
+    """Attribute an error in a user's code to it, unless memory is lacking."""
+    return errors.told_as_theirs(
+        what, leave=(errors.PortfolioError, MemoryError, th.OutOfMemoryError)
+    )
 
 
 def _inputs(encoder: Encoder, assets: int) -> tuple[Tensor, Tensor, Tensor | None]:

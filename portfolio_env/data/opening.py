@@ -30,7 +30,7 @@ from portfolio_env.data.generators.synthetic import synthetic_panel
 from portfolio_env.data.repair import Repair
 from portfolio_env.data.repair import repair as repaired_bars
 from portfolio_env.data.tables.sources import as_frame
-from portfolio_env.errors import ArgumentError, DataError, PortfolioError, raised
+from portfolio_env.errors import ArgumentError, DataError, told_as_theirs
 from portfolio_env.features import plugins
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
@@ -182,12 +182,8 @@ def _function(name: str) -> Callable[..., Any]:
 
 def _called(name: str, load: Callable[..., Any], options: Mapping[str, Any]) -> PricePanel | Market:
     """Return the bars of a user's function."""
-    try:
+    with told_as_theirs(f"market {name!r}", DataError):
         bars = load(**options)
-    except PortfolioError:
-        raise
-    except Exception as error:
-        raise DataError(f"market {name!r} raised {raised(error)}") from error
     if not isinstance(bars, Bars):
         raise DataError(
             f"market {name!r} returned {type(bars).__name__}: it must return a PricePanel, a "

@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from portfolio_env import metrics
+from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation.carried_targets import CarriedTargets
 from portfolio_env.files.csv_files import write_csv
@@ -295,8 +296,8 @@ def backtest(
         One result for a PortfolioEnv, one per lane for a PortfolioVectorEnv.
 
     Raises:
-        ArgumentError: If the vector environment resets by itself, or the policy declares another
-            kind of ``action`` than the environment takes.
+        ArgumentError: If the vector environment resets by itself, the policy declares another kind
+            of ``action`` than the environment takes, or does not answer with actions and a state.
     """
     if isinstance(env, VectorEnv):
         if env.metadata.get("autoreset_mode") is not AutoresetMode.DISABLED:
@@ -314,6 +315,10 @@ def _run(
     single = isinstance(env, gym.Env)
     observation, _ = env.reset(seed=seed)
     executor: Executor = env.unwrapped.executor  # type: ignore[union-attr]  # by contract
+    if not callable(getattr(policy, "predict", None)):
+        raise ArgumentError(
+            f"policy={shortened(policy)} must have a method predict, see evaluation.Policy."
+        )
     wanted = getattr(policy, "action", executor.action)
     if wanted != executor.action:
         raise ArgumentError(
@@ -326,7 +331,9 @@ def _run(
     carried = CarriedTargets(executor) if getattr(policy, "carries_on", False) else None
     while running.any():
         batch = _with_lane_axis(observation) if single else observation
-        answers, state = policy.predict(batch, state, episode_start, deterministic=True)
+        answers, state = _answered(
+            policy.predict(batch, state, episode_start, deterministic=True), executor.num_lanes
+        )
         actions = answers if carried is None else carried.asked(answers)
         observation, _, terminated, truncated, _ = env.step(actions[0] if single else actions)
         recorder.after_step(running, np.asarray(answers))
@@ -343,6 +350,21 @@ def _run(
         )
         for result in recorder.results()
     ]
+
+
+def _answered(answer: Any, lanes: int) -> tuple[Any, Any]:
+    """Return the actions and the state that a policy answered with."""
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise ArgumentError(
+            f"predict of the policy returned a {type(answer).__name__}; it must return (actions, "
+            "state), where a policy without memory returns the state that it was given."
+        )
+    if np.shape(answer[0])[:1] != (lanes,):
+        raise ArgumentError(
+            f"predict of the policy returned actions of the shape {np.shape(answer[0])}; it must "
+            f"return one row for each of the {lanes} lanes."
+        )
+    return answer
 
 
 def _within(

@@ -24,10 +24,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from portfolio_env.env import PortfolioEnv
-from portfolio_env.errors import ArgumentError, PortfolioError
+from portfolio_env.errors import ArgumentError, PortfolioError, Terminated
 from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask
 from portfolio_env.evaluation.walk_forward import stitch
+from portfolio_env.files.safe_names import printable
 from portfolio_env.metrics import annual_log_growth
 from portfolio_env.simulation.cost_models import made_costs
 from portfolio_env.simulation.costs import TransactionCosts
@@ -204,7 +205,7 @@ def run_backtests(
             except PortfolioError as error:
                 if strategy.required:
                     raise type(error)(f"{strategy.name} could not run: {error}") from error
-                runs.failed[strategy.name] = str(error)
+                runs.failed[strategy.name] = printable(str(error))
                 continue
             runs.policies[strategy.name] = run.policies
             runs.results[strategy.name] = run.result
@@ -281,7 +282,7 @@ def _handling(number: signal.Signals, handler: Any) -> Iterator[None]:
 
 def _leave(number: int, frame: Any) -> None:
     """Leave the program, so that what is open is closed, with a shell's exit status of a signal."""
-    raise SystemExit(128 + number)
+    raise Terminated(128 + number)
 
 
 _here: list[Any] = []  # of a process beside the first: task, split and commissions

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from portfolio_env import names
-from portfolio_env.errors import ArgumentError, raised
+from portfolio_env.errors import ArgumentError, told_as_theirs
 from portfolio_env.features.bars import Bars
 from portfolio_env.features.registry import ALL, INDICATORS, Feature, Indicator, on_own_bars
 from portfolio_env.files import plugins as files
@@ -115,12 +115,8 @@ def _label(function: Any) -> str:
 def _computed(bars: Bars, *, name: str, function: Callable[[Bars], Any]) -> FloatArray:
     """Compute and check a user's function of bars; errors name the feature."""
     own = Bars(bars.panel, bars.reference)  # a copy: its writes do not reach other features
-    try:
+    with told_as_theirs(f"feature {name!r}", leave=()):
         array = np.asarray(function(own))
-    except Exception as error:
-        raise ArgumentError(
-            f"feature {name!r} raised {raised(error)}; this is an error of its own function"
-        ) from error
     bars_and_assets = bars.close.shape
     if array.shape not in (bars_and_assets, (bars_and_assets[0], 1)):
         raise ArgumentError(

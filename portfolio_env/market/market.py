@@ -286,9 +286,15 @@ class Market(Immutable):
         features = pd.DataFrame(self.features[rows, columns], columns=names)
         return pd.concat([frame, features], axis=1)
 
-    def past(self, t: int) -> Market:
-        """Return the market as it was known at the close of bar ``t``: rows 0 to t, as views."""
-        return self._with(self.panel.past(t), features=self.features[: t + 1])
+    def past(self, t: int, *, copy: bool = False) -> Market:
+        """Return the market as it was known at the close of bar ``t``: rows 0 to t, as views.
+
+        With ``copy`` the arrays are copies, see ``PricePanel.past``.
+        """
+        features = self.features[: t + 1]
+        return self._with(
+            self.panel.past(t, copy=copy), features=features.copy() if copy else features
+        )
 
     def select(self, assets: Sequence[str]) -> Market:
         """Return the market of the named assets, in that order, with the features kept here."""

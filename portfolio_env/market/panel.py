@@ -389,14 +389,20 @@ class PricePanel(Immutable):
         panel.__dict__.update(values)
         return panel
 
-    def past(self, t: int) -> PricePanel:
+    def past(self, t: int, *, copy: bool = False) -> PricePanel:
         """Return the panel as it was known at the close of bar ``t``: rows 0 to t, as views.
 
         What was checked is not checked again, so this takes the same few microseconds for any t.
+        With ``copy`` the arrays are copies: the array that a view is of reaches later rows.
         """
         if not 0 <= t < len(self.timestamps):
             raise ArgumentError(f"t is {t}: give a row in [0, {len(self.timestamps) - 1}]")
-        return self._with_arrays({name: rows[: t + 1] for name, rows in self.arrays().items()})
+        rows = {name: values[: t + 1] for name, values in self.arrays().items()}
+        if copy:
+            rows = {name: values.copy() for name, values in rows.items()}
+            for values in rows.values():
+                values.setflags(write=False)
+        return self._with_arrays(rows)
 
     def subset(
         self, rows: slice | npt.NDArray[Any] = slice(None), columns: Sequence[int] | None = None

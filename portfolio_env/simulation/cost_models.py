@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_env.checks import as_dataclass
-from portfolio_env.errors import ArgumentError, PortfolioError, raised
+from portfolio_env.errors import ArgumentError, told_as_theirs
 from portfolio_env.market import PricePanel
 from portfolio_env.market.rates import Rate, checked_rate
 from portfolio_env.names import find
@@ -94,14 +94,8 @@ def made_costs(spec: CostSpec) -> Costs:
             "derive from portfolio_env.simulation.cost_models.CostModel."
         )
     if isinstance(thing, type):
-        try:
+        with told_as_theirs(f"costs={named!r} with the options {sorted(options)}"):
             thing = thing(**options)
-        except PortfolioError:
-            raise
-        except Exception as error:
-            raise ArgumentError(
-                f"costs={named!r} with the options {sorted(options)} raised {raised(error)}."
-            ) from error
     elif options:
         raise ArgumentError(f"costs={named!r} is not a class and takes no {sorted(options)}.")
     for name, (low, high) in _NUMBERS.items():
@@ -179,11 +173,5 @@ def checked_impact(costs: Costs, panel: PricePanel) -> Float:
 
 
 def _asked(costs: Costs, method: str, argument: Any) -> Float:
-    try:
+    with told_as_theirs(f"{method} of {type(costs).__name__}"):
         return np.array(getattr(costs, method)(argument), np.float64)
-    except PortfolioError:
-        raise
-    except Exception as error:
-        raise ArgumentError(
-            f"{method} of {type(costs).__name__} raised {raised(error)}."
-        ) from error

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_env.checks import check_number
-from portfolio_env.errors import ArgumentError, PortfolioError, raised
+from portfolio_env.errors import ArgumentError, PortfolioError, told_as_theirs
 from portfolio_env.metrics.arrays import ROUNDING
 from portfolio_env.names import check_keywords, find
 from portfolio_env.simulation import dynamics
@@ -256,14 +256,11 @@ def make_reward(spec: RewardSpec) -> Callable[[Transition], Float]:
     if name in REWARDS:
         check_keywords(f"reward {name!r}", "parameter", options, known)
     try:
-        reward: Callable[[Transition], Float] = make(**options)
+        with told_as_theirs(f"reward {name!r}", leave=(PortfolioError, TypeError)):
+            reward: Callable[[Transition], Float] = make(**options)
     except TypeError as error:
         given = ", ".join(options)
         raise ArgumentError(f"reward {name!r} does not take ({given}): {error}.") from None
-    except PortfolioError:
-        raise
-    except Exception as error:
-        raise ArgumentError(f"reward {name!r} raised {raised(error)} when it was made.") from error
     return reward
 
 
@@ -295,12 +292,8 @@ def rewards_of(reward: Callable[[Transition], Any], step: Transition) -> Float:
     if getattr(reward, "__module__", None) == __name__:
         return np.array(reward(step), dtype=np.float64)
     step.protect()
-    try:
+    with told_as_theirs(f"reward {_name_of(reward)!r}"):
         found = np.asarray(reward(step))
-    except PortfolioError:
-        raise
-    except Exception as error:
-        raise ArgumentError(f"reward {_name_of(reward)!r} raised {raised(error)}.") from error
     lanes = step.terminated.shape
     if found.shape != lanes or found.dtype.kind not in "fiub":
         raise ArgumentError(
@@ -317,14 +310,8 @@ def forget(reward: Callable[[Transition], Any], lanes: NDArray[np.bool_]) -> Non
         ArgumentError: If it fails.
     """
     if isinstance(reward, Reward):
-        try:
+        with told_as_theirs(f"reset of reward {_name_of(reward)!r}"):
             reward.reset(lanes)
-        except PortfolioError:
-            raise
-        except Exception as error:
-            raise ArgumentError(
-                f"reset of reward {_name_of(reward)!r} raised {raised(error)}."
-            ) from error
 
 
 def check_finite(reward: Callable[[Transition], Any], rewards: Float) -> None:

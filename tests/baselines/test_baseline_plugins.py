@@ -1,6 +1,7 @@
 """Baselines of one's own: classes and functions of past prices, by name or themselves."""
 
 import logging
+import re
 import sys
 
 import numpy as np
@@ -18,7 +19,7 @@ from baselines import (
     save_baseline,
     strategies,
 )
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.errors import ArgumentError, DataError, Terminated, told_as_theirs
 from portfolio_env.evaluation import backtest
 from portfolio_env.evaluation.runner import run_backtests
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask
@@ -81,6 +82,39 @@ def unknown(past):
 
 def broken(past):
     return past.nothing
+
+def text(past):
+    return [str(weight) for weight in half(past)]
+
+def imaginary(past):
+    return half(past) + 1j
+
+def empty(past):
+    return [None, *half(past)[1:]]
+
+def silent(past):
+    raise ValueError
+
+def ended(past):
+    raise SystemExit(0)
+
+def odd(past):
+    raise ValueError("two\\nlines \\x1b[31m \\ud800")
+
+class Unfitted(TrendRule):
+    def _fit(self, bars):
+        raise SystemExit(0)
+
+class Forgetful(PortfolioModel):
+    def __init__(self, market, *, bars=20, **options):
+        super().__init__(market, **options)
+
+    def target(self, past):
+        return half(past)
+
+class Orphan(Forgetful):
+    def __init__(self, market, **options):
+        self.bars = 20
 """
 PANEL = panel_of("B", 260, assets=4, seed=3, ragged=False)
 MARKET = pe.load_market(PANEL)
@@ -154,10 +188,18 @@ def test_nothing_else_is_called(mine, name, options, says):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("short", r"short at bar 40 .* answered with the shape \(4,\): it must be \(5,\)"),
+        (
+            "short",
+            r"short at bar 40 .* answered with a ndarray of the shape \(4,\): it must be \(5,\)",
+        ),
         ("leaky", "answered with weights of sum 2: they must be finite and sum to 1"),
         ("unknown", "answered with weights of sum nan"),
         ("broken", r"broken at bar 40 .* raised AttributeError: .*my_rules.py, line \d+"),
+        ("text", "text at bar 40 .* answered with '0.5' of type str_ as a weight: give real"),
+        ("imaginary", "imaginary at bar 40 .* type complex128 as a weight"),
+        ("empty", "empty at bar 40 .* answered with None of type NoneType as a weight"),
+        ("silent", r"silent at bar 40 .* raised ValueError \(my_rules.py, line \d+\)$"),
+        ("ended", r"ended at bar 40 .* raised SystemExit: 0 \(my_rules.py, line \d+\)$"),
     ],
 )
 def test_what_it_answers_is_checked(mine, name, says):
@@ -269,7 +311,7 @@ class NoLane(Baseline):
         (
             OneLane,
             {},
-            r"OneLane answered with the shape \(5,\): it must be \(1, 5\), for each lane",
+            r"OneLane answered with .* the shape \(5,\): it must be \(1, 5\), for each lane",
         ),
         (NoLane, {}, r"NoLane raised KeyError: 'nothing' \(test_baseline_plugins.py"),
     ],
@@ -277,6 +319,39 @@ class NoLane(Baseline):
 def test_what_is_wrong_with_a_class_is_told(kind, options, says):
     with pytest.raises(ArgumentError, match=says):
         account(make_baseline(kind, MARKET, **options))
+
+
+def test_a_class_that_lacks_what_its_parents_set(mine):
+    for name, lacks in (("Forgetful", "bars"), ("Orphan", "market")):
+        with pytest.raises(
+            ArgumentError, match=f"{name} has no attribute '{lacks}' after its __in"
+        ):
+            make_baseline(f"my_rules:{name}", MARKET)
+
+
+def test_what_fails_in_an_evaluation_is_told_in_one_line(mine, tmp_path):
+    names = ["my_rules:Unfitted", "my_rules:Forgetful", "my_rules:odd"]
+    runs = run_backtests(strategies.baseline_strategies(names), task(tmp_path))
+    assert list(runs.results) == ["equal_weight"]
+    assert re.match(r"fit of Unfitted raised SystemExit: 0 \(my_rules", runs.failed["Unfitted"])
+    assert "no attribute 'bars'" in runs.failed["Forgetful"]
+    assert r"ValueError: two lines \x1b[31m \ud800 (my_rules.py" in runs.failed["odd"]
+
+
+def test_the_arrays_behind_views_end_with_the_decision_too():
+    def beyond(past):
+        after = past.close.base[min(len(past.close), len(past.close.base) - 1)]
+        return np.r_[0.0, np.eye(4)[np.argmax(after / past.close[-1])]]
+
+    model = make_baseline(beyond, MARKET)
+    with pytest.raises(ArgumentError, match="knows the future"):
+        for bar in range(40, 45):
+            model.predict_weights(bar)
+
+
+def test_an_end_by_a_signal_is_no_error_of_their_code():
+    with pytest.raises(Terminated), told_as_theirs("mine"):
+        raise Terminated(143)
 
 
 def test_strategies_of_an_evaluation(mine, tmp_path):

@@ -39,7 +39,7 @@ def differences(comparison: Comparison, drawn: Mapping[str, Style]) -> "Figure":
     _draw_differences(left, 100 * _bounds(comparison, names, "growth"), colors)
     _draw_differences(right, _bounds(comparison, names, "sharpe"), colors)
     left.set_yticks(range(len(names)), list(map(plot_label, names)), fontsize="small")
-    left.set_ylim(len(names) - 0.5, -0.5)  # the first at the top
+    left.set_ylim(max(len(names), 1) - 0.5, -0.5)  # the first at the top
     other = plot_label(comparison.benchmark.replace("_", " "))
     left.set_title(f"Growth less that of {other}, % a year", fontsize="medium")
     right.set_title(f"Sharpe ratio less that of {other}", fontsize="medium")

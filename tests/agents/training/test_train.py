@@ -63,7 +63,7 @@ def test_an_own_algorithm_that_fails_in_training_is_told_as_such(
     own_module("failing_algos", source)
     options = {"timesteps": 64, "num_envs": 4, "algo_options": '{"n_steps": 8, "batch_size": 32}'}
     config = small(tmp_path / "run", algo="failing_algos:Fails", **options)
-    with pytest.raises(ArgumentError, match=r"raised ZeroDivisionError in .*failing_algos.py, l"):
+    with pytest.raises(ArgumentError, match=r"raised ZeroDivisionError: .*failing_algos.py, l"):
         train(config, progress_bar=False)
 
 
