@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from math import isclose
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,6 +146,12 @@ def _other_market(path: Path, config: TrainConfig, market: str) -> RunMarket:
         news += (
             f" The agent was trained on bars up to {str(seen[1])[:10]}: what it earns here before "
             "that date is not out of sample in time."
+        )
+    pace, own_pace = found.periods_per_year, recorded.get("periods_per_year")
+    if isinstance(own_pace, int | float) and not isclose(pace, own_pace):
+        news += (
+            f" It has {pace:g} bars a year and the run's has {own_pace:g}: the agent, its features "
+            "and its window count bars."
         )
     return RunMarket(found, other.ranges_of(panel.timestamps), (news,))
 

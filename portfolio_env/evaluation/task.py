@@ -14,7 +14,7 @@ from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.backtest import Policy
 from portfolio_env.evaluation.diagnostics.events import ALL_ASSETS, read_events
 from portfolio_env.market import Market
-from portfolio_env.market.timeline import Date, Windows
+from portfolio_env.market.timeline import Date, Windows, time_text
 from portfolio_env.names import indices_of
 from portfolio_env.simulation.cost_models import Costs, made_costs
 from portfolio_env.simulation.costs import TransactionCosts
@@ -84,10 +84,13 @@ class EvaluationFold:
         if "validation" in ranges and "test" in ranges:
             ranges[HELD_OUT] = ranges["validation"][0], ranges["test"][1]
         if split not in ranges:
-            raise DataError(
-                f"the data have no range {split}, only {', '.join(ranges)}; the range after "
-                "is that of newer data than a run's own, the others are cut from whole histories."
+            why = (
+                f"no bar, up to the last at {time_text(self.market.timestamps[-1])}, is newer than "
+                "those of a run; give newer data, or choose another range"
+                if split == "after"
+                else "the others are cut from whole histories"
             )
+            raise DataError(f"the data have no range {split}, only {', '.join(ranges)}: {why}.")
         start, end = ranges[split]
         seen = self.options["window"] + self.options.get("delay", 0)
         return max(start, self.market.warmup + seen - 1), end

@@ -6,6 +6,7 @@ numbers. Its returns are, but for the rounding of the prices.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,14 +65,20 @@ class PriceRecord:
 
         Raises:
             DataError: If a bar is missing, is there too much or has another return, with the first
-                one; or if the bars end before these, or have too few in common with these.
+                one; or if the bars end before these, or have too few or no assets in common.
         """
+        shared = [name for name in self.assets if name in panel.assets]
+        if not shared:
+            raise DataError(
+                f"the data have none of the assets that were learned from: they have "
+                f"{_listed(panel.assets)}, and these are {_listed(self.assets)}; give data of the "
+                "same names"
+            )
         if panel.timestamps[-1] < self.timestamps[-1]:
             raise DataError(
                 f"the data end at {time_text(panel.timestamps[-1])}, before what was learned from, "
                 f"which ends at {time_text(self.timestamps[-1])}: give data that go on from there"
             )
-        shared = [name for name in self.assets if name in panel.assets]
         common, faults = 0, []
         for name in shared:
             old = _series(self.timestamps, self.close[:, self.assets.index(name)])
@@ -108,9 +115,13 @@ class PriceRecord:
         gone = [name for name in self.assets if name not in panel.assets]
         for names, what in ((new, "New in the data"), (gone, "Gone from the data")):
             if names:
-                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-                found.append(f"{what}: {', '.join(names[:5])}{more}.")
+                found.append(f"{what}: {_listed(names)}.")
         return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def _series(times: Timestamps, close: FloatArray) -> tuple[Timestamps, FloatArray]:

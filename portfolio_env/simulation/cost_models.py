@@ -174,4 +174,10 @@ def checked_impact(costs: Costs, panel: PricePanel) -> Float:
 
 def _asked(costs: Costs, method: str, argument: Any) -> Float:
     with told_as_theirs(f"{method} of {type(costs).__name__}"):
-        return np.array(getattr(costs, method)(argument), np.float64)
+        found = np.asarray(getattr(costs, method)(argument))
+    if found.dtype.kind not in "fiub":
+        raise ArgumentError(
+            f"{method} of {type(costs).__name__} returned values of type {found.dtype}: they must "
+            "be numbers."
+        )
+    return np.array(found, np.float64)

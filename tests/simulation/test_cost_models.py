@@ -223,7 +223,8 @@ def test_numbers_of_numpy_are_numbers(market):
         (Wrong(np.full(3, 0.1), fixed_fee="1"), "must be a finite number"),
         (Unwritten(), r"Unwritten must define rates\(assets\)"),
         (Wrong(np.full(3, 0.1), lambda p: 1 / 0), "raised ZeroDivisionError"),
-        (Wrong("many"), "rates of Wrong raised ValueError"),
+        (Wrong("many"), "rates of Wrong returned values of type <U4: they must be numbers"),
+        (Wrong(np.full(3, 0.1j)), "rates of Wrong returned values of type complex128"),
     ],
 )
 def test_what_a_model_gives_is_checked(market, model, says):

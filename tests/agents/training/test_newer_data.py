@@ -1,5 +1,6 @@
 """A run is applied to data that continue its own, and to no others by mistake."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from agents.training.train import resume
 from portfolio_env import Fills, PortfolioEnv, load_market
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import backtest
+from portfolio_env.evaluation.task import EvaluationFold
 from portfolio_env.evaluation.usage_log import read_usage_log
 
 BARS, MORE = 300, 12
@@ -52,9 +54,19 @@ def test_a_grown_file_gives_the_same_test_and_a_range_after_it(run: Path, tmp_pa
     assert newer.news == (
         f"The data go on for {MORE} bars after what was learned from, to {str(DAYS[-1])[:10]}.",
     )
+    with pytest.raises(DataError, match=f"to the last at {str(DAYS[BARS - 1])[:10]}, is newer"):
+        EvaluationFold(own.market, own.ranges, own.env_options).rows("after")
     assert np.array_equal(newer.market.features[:BARS], own.market.features)
     assert values(newer) == pytest.approx(values(own), rel=1e-12)
     assert len(values(newer, "after")) == MORE + 1
+
+
+def test_another_market_of_another_frequency_is_told(run: Path, tmp_path: Path) -> None:
+    weeks = FRAME[pd.to_datetime(FRAME["date"]).dt.day_of_week == 2]
+    weekly = load_run(run, market=str(written(tmp_path / "weekly.csv", weeks)))
+    assert re.search(r"It has 52 bars a year and the run's has \d+: ", weekly.news[0])
+    same = load_run(run, market=str(written(tmp_path / "daily.csv", FRAME)))
+    assert "bars a year" not in same.news[0]
 
 
 def test_a_run_finds_its_own_file_grown_but_does_not_resume_on_it(tmp_path: Path) -> None:
