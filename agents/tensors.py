@@ -19,7 +19,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files.atomic import replacing
+from portfolio_env.files.atomic import regular, replacing
 
 SUFFIX = ".safetensors"
 _ENTRY = "portfolio_env"
@@ -88,7 +88,7 @@ def load_tensors(path: str | Path, *, kind: str | None) -> Any:
             changed bit is noticed. Nothing in it is executed, whatever it holds.
     """
     try:
-        content = Path(path).read_bytes()
+        content = regular(path).read_bytes()
         tensors = load(content)
         size = int.from_bytes(content[:8], "little")
         described = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_ENTRY])

@@ -228,8 +228,8 @@ def _status(work: Callable[[], int | None], stopped: str) -> int:
         if isinstance(error, RuntimeError) and not any(text in str(error) for text in _ALLOCATOR):
             raise
         message = (
-            f"error: there is not enough memory ({_line(error)}); give fewer lanes or bars, a "
-            "shorter window or a smaller network"
+            f"error: there is not enough memory{f' ({_line(error)})' * bool(str(error))}; give "
+            "fewer lanes or bars, a shorter window or a smaller network"
         )
     except ValueError as error:
         if _NULL not in str(error):

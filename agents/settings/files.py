@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from portfolio_env.checks import fits, shortened
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files.atomic import read_json
+from portfolio_env.files.atomic import read_json, regular
 from portfolio_env.names import check_keywords
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def read_settings(file: Path) -> dict[str, Any]:
                 f"{file} needs the library PyYAML; pip install pyyaml, or write it as JSON"
             ) from error
         try:
-            value = _plain(_yaml(file.read_text(encoding="utf-8")))
+            value = _plain(_yaml(regular(file).read_text(encoding="utf-8")))
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"{file} is not valid YAML ({reason:.200}); fix it") from error

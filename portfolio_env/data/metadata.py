@@ -13,7 +13,7 @@ import pandas as pd
 from portfolio_env.data.tables.fields import SYMBOL, field_of
 from portfolio_env.data.tables.files import read_table
 from portfolio_env.data.tables.origin import Origin
-from portfolio_env.files.atomic import parse_json
+from portfolio_env.files.atomic import parse_json, regular
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.names import unknown
 
@@ -111,7 +111,7 @@ def _table(source: str | os.PathLike[str] | Labels) -> tuple[pd.DataFrame, Origi
 
 def _read_json(path: Path, origin: Origin) -> pd.DataFrame:
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json(regular(path).read_bytes())
     except (OSError, ValueError) as error:
         origin.fail(f"cannot be read ({error}); give a readable JSON file")
     if isinstance(content, list) and all(isinstance(row, dict) for row in content):

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from portfolio_env.errors import DataError
-from portfolio_env.files.atomic import replacing
+from portfolio_env.files.atomic import regular, replacing
 
 _ALIGNMENT = 64
 _LOCAL_HEADER = 30  # bytes before name and extra field (APPNOTE.TXT 4.3.7)
@@ -61,7 +61,7 @@ def read_arrays(
         DataError: If there is no such file, or it is damaged or holds anything but plain arrays.
     """
     try:
-        with path.open("rb") as file, ZipFile(file) as archive:
+        with regular(path).open("rb") as file, ZipFile(file) as archive:
             whole: Bytes = np.memmap(file, np.uint8, "r")
             arrays: dict[str, npt.NDArray[Any]] = {}
             for name, member in _members(archive, len(whole)).items():

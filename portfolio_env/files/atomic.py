@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import platform
+import stat
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -144,6 +146,18 @@ def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
         beside.write_text(text + "\n", encoding="utf-8")
 
 
+def regular(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file to be read; a pipe or a device might never end.
+
+    Raises:
+        OSError: If there is no such file, or it is a pipe, a socket or a device.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a regular file")
+    return Path(path)
+
+
 def read_json(path: str | Path, *, bare: str | None = None) -> dict[str, Any]:
     """Read a JSON file that holds an object, and check what ``write_json`` wrote.
 
@@ -156,7 +170,7 @@ def read_json(path: str | Path, *, bare: str | None = None) -> dict[str, Any]:
         DataError: If it cannot be read, is not a JSON object, or is not what was written.
     """
     try:
-        value = parse_json(Path(path).read_bytes())
+        value = parse_json(regular(path).read_bytes())
         if isinstance(value, list) and bare is not None:
             return {bare: value}
         if not isinstance(value, dict):
@@ -249,7 +263,7 @@ def locked(path: str | Path, *, busy: str | None = None) -> Iterator[None]:
     except Timeout:
         raise BusyError(busy or f"{path} is locked") from None
     except (OSError, NotImplementedError) as error:
-        reason = os.strerror(errno) if (errno := getattr(error, "errno", None)) else error
+        reason = os.strerror(number) if (number := getattr(error, "errno", None)) else error
         raise DataError(f"{path} cannot be locked ({reason}); give a folder with rights") from error
     try:
         yield

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pandas as pd
 
 from portfolio_env.errors import DataError
-from portfolio_env.files.atomic import replacing
+from portfolio_env.files.atomic import regular, replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +68,7 @@ def read_parquet(
     name = str(source) if name is None else name
     try:
         table = parquet.read_table(
-            os.fspath(source) if isinstance(source, os.PathLike) else source,
+            source if hasattr(source, "read") else os.fspath(regular(source)),
             partitioning=None,
             page_checksum_verification=True,
         )
@@ -76,8 +76,13 @@ def read_parquet(
         checksum = metadata.pop(CHECKSUM, None)
         table = table.replace_schema_metadata(metadata)
         written = checksum is None or checksum == digest(table).encode()
+    except MemoryError as error:
+        raise DataError(
+            f"{name} takes more memory than there is ({error}); read a part of it, or {fix} if it "
+            "is damaged"
+        ) from error
     except (
-        OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, RuntimeError,
+        OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError,
         arrow.ArrowException,
     ) as error:  # fmt: skip
         reason = str(error).partition("\n")[0][:200]

@@ -18,7 +18,7 @@ from portfolio_env.checks import (
     short_repr,
 )
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files.atomic import parse_json
+from portfolio_env.files.atomic import parse_json, regular
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 Float = NDArray[np.float64]
@@ -176,7 +176,7 @@ def read_limits(path: str | Path) -> RiskLimits:
         ArgumentError: On an unknown field, or a value outside its range.
     """
     try:
-        values = parse_json(Path(path).read_bytes())
+        values = parse_json(regular(path).read_bytes())
         if not isinstance(values, dict):
             raise ValueError("it must be an object of limits by name")
         return RiskLimits(**values)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from portfolio_env.checks import shortened
 from portfolio_env.errors import DataError
+from portfolio_env.files.atomic import regular
 from portfolio_env.files.csv_files import original
 
 _LARGEST = 30  # digits before or after the point of a number
@@ -35,7 +36,7 @@ def read_rows(path: Path, what: str, needed: str = "") -> list[Row]:
             than the first line, as 1,000 with a comma would make.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with regular(path).open(newline="", encoding="utf-8-sig") as file:
             lines = [(n, row) for n, row in enumerate(csv.reader(file), start=1) if any(row)]
     except FileNotFoundError:
         raise DataError(f"there is no file {path} of {what}") from None

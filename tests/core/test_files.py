@@ -6,14 +6,21 @@ import multiprocessing
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.settings.files import read_settings
+from agents.tensors import load_tensors
+from portfolio_env import load_market
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import locked, parse_json, read_json, replacing, write_json
+from portfolio_env.files.parquet import read_parquet
+from portfolio_env.live.risk_limits import read_limits
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -32,6 +39,34 @@ def test_replaces_a_file_and_makes_its_folder(tmp_path):
             beside.write_text(text)
         assert path.read_text() == text
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("ending", [".csv", ".npz", ".parquet"])
+def test_a_pipe_is_refused_not_waited_for(tmp_path, ending):
+    pipe = tmp_path / f"prices{ending}"
+    os.mkfifo(pipe)
+    tensors = partial(load_tensors, kind=None)
+    for read in (load_market, read_json, tensors, read_limits, read_parquet, read_settings):
+        with pytest.raises(DataError, match=r"not a regular file|is not a file of settings"):
+            read(pipe)
+
+
+def test_a_broken_link_in_a_folder_is_not_left_out(tmp_path):
+    (tmp_path / "A.csv").write_text("date,close\n2020-01-01,1\n2020-01-02,2\n")
+    (tmp_path / "B.csv").symlink_to("nowhere.csv")
+    with pytest.raises(DataError, match=r"B\.csv: cannot be read"):
+        load_market(tmp_path)
+
+
+def test_a_table_that_pandas_cannot_hold_is_an_error(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    symbols = pyarrow.array([["A"], ["B"]])
+    frame = pd.DataFrame({"date": ["2020-01-01"] * 2, "symbol": ["A", "B"], "close": [1.0, 2.0]})
+    table = pyarrow.Table.from_pandas(frame).set_column(1, "symbol", symbols)
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="is not a Parquet table"):
+        load_market(tmp_path / "a.parquet")
 
 
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path):

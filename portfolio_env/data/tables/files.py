@@ -7,7 +7,6 @@ import hashlib
 import io
 import os
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ import pandas as pd
 from portfolio_env.data.tables.csv_table import read_csv
 from portfolio_env.data.tables.origin import Origin
 from portfolio_env.errors import MALFORMED
+from portfolio_env.files.atomic import regular
 from portfolio_env.files.parquet import read_parquet
 
 
@@ -31,7 +31,7 @@ def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict
     """
     origin = Origin(os.fspath(path))
     try:
-        raw = Path(path).read_bytes()
+        raw = regular(path).read_bytes()
         about = {"sha256": hashlib.sha256(raw).hexdigest()}
         content = _unpacked(raw, origin) if raw[:2] == b"\x1f\x8b" else raw
     except (OSError, EOFError, zlib.error) as error:
@@ -78,7 +78,7 @@ def _read_parquet(content: bytes, origin: Origin) -> tuple[pd.DataFrame, dict[st
     table = read_parquet(io.BytesIO(content), origin.name)
     try:
         frame = table.to_pandas()
-    except MALFORMED as error:
+    except (*MALFORMED, NotImplementedError) as error:
         origin.fail(f"is not a Parquet table ({error}); write it again")
     said = {
         key.decode(): value.decode(errors="replace")

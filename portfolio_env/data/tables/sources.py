@@ -106,7 +106,7 @@ def _file(path: str | os.PathLike[str]) -> tuple[list[LongTable], dict[str, Any]
 
 def _folder(path: Path) -> tuple[list[LongTable], dict[str, Any]]:
     """One file per asset; Parquet files only, where there are any."""
-    files = sorted(file for file in path.iterdir() if file.name[0] != "." and file.is_file())
+    files = sorted(file for file in path.iterdir() if file.name[0] != "." and not file.is_dir())
     for endings in (_PARQUET, _TEXT_FILES):
         found = [file for file in files if file.name.lower().endswith(endings)]
         if found:
