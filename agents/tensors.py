@@ -98,6 +98,8 @@ def load_tensors(path: str | Path, *, kind: str | None) -> Any:
         tree = _unpack(json.loads(text), tensors)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
     except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(

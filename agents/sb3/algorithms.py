@@ -114,6 +114,11 @@ def make_agent(
         )
     settings = _defaults(cls, venv) | options
     steps = options.get("n_steps")
+    if steps == 1 and issubclass(cls, PPO):
+        raise ArgumentError(
+            f"n_steps=1 must be at least 2: {cls.__name__} normalises advantages, and its file is "
+            "read with a single environment."
+        )
     if isinstance(steps, int) and "batch_size" in settings and "batch_size" not in options:
         settings["batch_size"] = _minibatch(steps, venv)
     network = {

@@ -29,6 +29,7 @@ from agents.training.run_folder import create_run, new_folder, one_process
 from agents.training.run_records import HISTORY, read_record
 from baselines.evaluation import evaluate
 from baselines.forecasts.supervised import ForecastedMeanVariance, ForecastRule
+from portfolio_env import PortfolioEnv
 from portfolio_env.command_line import command_text
 from portfolio_env.evaluation import Evaluation
 from portfolio_env.files.atomic import read_json, write_json
@@ -60,6 +61,8 @@ def train(config: SupervisedConfig, *, progress_bar: bool = False) -> Path:
     config = config.resolved()
     market, ranges = config.load_market()
     config.model(market).trainer(market, ranges["train"], ranges["validation"])  # or is refused
+    start, end = ranges["test"]
+    PortfolioEnv(market, window=1, start=start, end=end, **config.env_options())  # likewise
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     name = f"{config.task}__{last_name(config.encoder)}__{config.seed}__{stamp}"
     path = new_folder(config, name)

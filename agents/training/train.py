@@ -3,7 +3,8 @@
 import logging
 import sys
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -296,7 +297,7 @@ def _run_rl(
     outlook = Outlook("This training", config.timesteps, shorter(config))
     own = nullcontext() if config.algo in ALGORITHMS else told_as_theirs(f"algo {config.algo!r}")
     progress = bar(config.algo, config.timesteps, before, shown=progress_bar and left > 0)
-    with own, progress as advance:
+    with own, _divergence_told(agent), progress as advance:
         agent.learn(
             left,
             callback=[ProgressCallback(advance, outlook), *callbacks],
@@ -306,6 +307,22 @@ def _run_rl(
     _tell_pace(agent.num_timesteps - before, perf_counter() - clock)
     agent.logger.close()
     save_agent(agent, path / f"final_model{SUFFIX}")
+
+
+@contextmanager
+def _divergence_told(agent: BaseAlgorithm) -> Iterator[None]:
+    """Explain the error of a distribution whose parameters a diverged network gave."""
+    try:
+        yield
+    except ValueError as error:
+        sound = all(bool(each.isfinite().all()) for each in agent.policy.parameters())
+        if sound or isinstance(error, PortfolioError):
+            raise
+        raise ArgumentError(
+            f"the training diverged: after {agent.num_timesteps:,} steps weights of the "
+            "network are no longer finite; lower learning_rate among the options of the algorithm, or the "
+            "scale of the reward"
+        ) from error
 
 
 def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> DirectTrainer:

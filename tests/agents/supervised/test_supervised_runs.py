@@ -93,6 +93,15 @@ def test_a_training_names_what_takes_up_a_supervised_run(tmp_path: Path) -> None
         read_config(tmp_path)
 
 
+def test_rules_of_trading_are_checked_before_the_training(tmp_path: Path) -> None:
+    config = SupervisedConfig(
+        market="synthetic?bars=200", initial_value=-1.0, out=str(tmp_path / "run")
+    )
+    with pytest.raises(ArgumentError, match=r"initial_value=-1.0 must be"):
+        runs.train(config)
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_forecasts_earn_keeps_to_all_rules_of_trading() -> None:
     config = SupervisedConfig(market="synthetic", fills=Fills(failure=0.2), delay=3)
     rules = config.env_options()

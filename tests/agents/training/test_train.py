@@ -67,6 +67,16 @@ def test_an_own_algorithm_that_fails_in_training_is_told_as_such(
         train(config, progress_bar=False)
 
 
+def test_a_training_that_diverges_is_told_in_one_line(tmp_path: Path) -> None:
+    options = {"n_steps": 8, "batch_size": 32, "learning_rate": 1e308}
+    given = {"timesteps": 64, "num_envs": 4, "algo_options": json.dumps(options)}
+    with pytest.raises(ArgumentError, match="the training diverged: after 32 steps weights"):
+        train(small(tmp_path / "run", **given), progress_bar=False)
+    given["algo_options"] = '{"n_steps": 1}'
+    with pytest.raises(ArgumentError, match="n_steps=1 must be at least 2: PPO"):
+        train(small(tmp_path / "one", **given), progress_bar=False)
+
+
 def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
     names = {file.name for file in run_path.iterdir()}
     assert names == {
