@@ -319,8 +319,8 @@ def _divergence_told(agent: BaseAlgorithm) -> Iterator[None]:
         if sound or isinstance(error, PortfolioError):
             raise
         raise ArgumentError(
-            f"the training diverged: after {agent.num_timesteps:,} steps weights of the "
-            "network are no longer finite; lower learning_rate among the options of the algorithm, or the "
+            f"the training diverged: after {agent.num_timesteps:,} steps weights of the network "
+            "are no longer finite; lower learning_rate among the options of the algorithm, or the "
             "scale of the reward"
         ) from error
 
