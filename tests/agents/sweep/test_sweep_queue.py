@@ -248,6 +248,39 @@ def test_the_process_to_copy_is_started_where_workers_will_be(
     assert started == ["1"] * wanted and "OMP_NUM_THREADS" not in os.environ
 
 
+STOPPED = """
+import os, signal, time
+from pathlib import Path
+from agents.sweep import processes
+
+Path("slow.py").write_text("import pathlib, time; pathlib.Path('began').touch(); time.sleep(600)")
+processes.PRELOADED[:] = ["slow"]
+processes.begin(["run", "x"])
+while not Path("began").exists():
+    time.sleep(0.01)
+try:
+    os.killpg(0, signal.SIGINT)  # as the terminal does at Ctrl-C
+    time.sleep(600)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="process groups")
+def test_a_command_that_ends_early_takes_the_process_to_copy_with_it(tmp_path: Path) -> None:
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    done = subprocess.run(
+        [sys.executable, "stopped.py"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        cwd=tmp_path,
+        capture_output=True,  # ends where no process holds the pipe any more
+        start_new_session=True,
+        timeout=60,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("stopped\n", "")
+
+
 TRIED = """
 import multiprocessing, os, sys
 from pathlib import Path
