@@ -1,5 +1,6 @@
 """Errors of this package; each message names the value, the bound and the fix."""
 
+import errno
 import traceback
 from pathlib import Path
 
@@ -26,6 +27,15 @@ class ConservationError(PortfolioError):
 
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What reading content of another shape or kind than expected raises: of a file that was edited."""
+
+
+def out_of_space(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it was raised from, is of a full disk or quota."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
 
 
 def raised(error: Exception) -> str:

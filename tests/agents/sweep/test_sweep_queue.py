@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from agents.sweep import queue, workers
 from agents.sweep.commands import Retry, Run, Status, SweepOptions, Work
@@ -24,6 +25,7 @@ from agents.sweep.workers import (
     run_cells,
     work,
 )
+from agents.tensors import save_tensors
 from agents.training.config import TrainConfig
 from agents.training.run_folder import one_process
 from portfolio_env.errors import ArgumentError, BusyError, DataError, PortfolioError
@@ -132,6 +134,48 @@ def test_errors_are_tried_three_times_and_again_when_asked(
     work(root)
     assert happened(root).count((str(slow), "started")) == 4  # settings do not mend themselves
     assert state(root, slow) == "failed"
+
+
+def test_a_full_disk_is_no_failure_of_a_cell(
+    root: Path,
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The sweep ends with the file that had no room, and goes on once there is some."""
+    first, full = cells(root)[0], [True]
+
+    def write(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half a mo")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    def train(folder: Path, config: TrainConfig, *, progress_bar: bool) -> None:
+        own = trained / folder.relative_to(root)
+        folder.mkdir(parents=True, exist_ok=True)
+        if full[0]:
+            shutil.copy(own / "config.json", folder)
+            with monkeypatch.context() as patch:
+                patch.setattr("agents.tensors.save_file", write)
+                save_tensors(folder / "best_model.safetensors", {}, kind="agent")
+        shutil.copytree(own, folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr(queue, "train_to_end", train)
+    with pytest.raises(DataError, match=r"best_model\.safetensors cannot be .*No space left"):
+        run_cells(root, 1)
+    assert sorted(path.name for path in first.folder(root).iterdir()) == [".lock", "config.json"]
+    assert happened(root) == [(str(first), "started"), (str(first), "stopped")]
+    assert Tally(root).counts() == Counts(0, 0, 2)
+    assert Retry(root).run() == 0 and "No cell has failed" in capsys.readouterr().out
+    full[0] = False
+    assert run_cells(root, 1) == Counts(2, 0, 0)
+
+    def no_room(path: Path) -> None:
+        raise DataError(f"{path} is full")
+
+    monkeypatch.setattr("agents.sweep.summary.replacing", no_room)
+    with pytest.raises(DataError, match="is full"):
+        Status(root).run()
+    assert "2 done" in (told := capsys.readouterr().out) and "Standard deviations" in told
 
 
 def test_a_cell_in_which_processes_keep_dying_is_given_up(
