@@ -207,6 +207,19 @@ def test_workers_that_cannot_write_end_the_sweep(root: Path, tmp_path: Path) -> 
         run_cells(root, 2)
 
 
+def test_the_first_worker_reckons_the_memory_of_all(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    monkeypatch.setattr(workers, "end_with_parent", lambda: None)
+    monkeypatch.setattr(workers, "work", lambda *_, **__: None)
+    monkeypatch.setattr(workers, "count_workers", counted.append)
+
+    for place in range(2):
+        workers._worker(root, None, place, tmp_path, 5)
+    assert counted == [5, 1]
+
+
 def test_more_workers_than_cores_are_told(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
