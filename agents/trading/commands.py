@@ -262,6 +262,7 @@ def told(status: SessionStatus) -> dict[str, Any]:
         return ", ".join(f"{number} {name}" for name, number in parts.items()) or "none"
 
     found = {
+        **({"strategy": status.strategy} if status.strategy != status.session else {}),
         "session": status.session,
         "trading": f"{status.state} {status.reason}".strip(),
         "bars": listed(status.bars),

@@ -147,8 +147,10 @@ def _late(what: str, times: Timestamps, now: np.datetime64, age: float | None) -
 def days(duration: np.timedelta64) -> str:
     """Return a duration in words.
 
-    >>> days(np.timedelta64(36, "h")), days(np.timedelta64(90, "m"))
-    ('1.5 days', '1.5 hours')
+    >>> [days(np.timedelta64(minutes, "m")) for minutes in (2160, 90, 3)]
+    ['1.5 days', '1.5 hours', '3.0 minutes']
     """
     hours = float(duration / np.timedelta64(1, "s")) / 3600
+    if hours < 1:
+        return f"{60 * hours:.1f} minutes"
     return f"{hours / 24:.1f} days" if hours >= 24 else f"{hours:.1f} hours"
