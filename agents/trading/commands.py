@@ -264,7 +264,7 @@ def told(status: SessionStatus) -> dict[str, Any]:
     found = {
         **({"strategy": status.strategy} if status.strategy != status.session else {}),
         "session": status.session,
-        "trading": f"{status.state} {status.reason}".strip(),
+        "trading": f"{status.state}: {status.reason}" if status.reason else status.state,
         "bars": listed(status.bars),
         "orders": listed(status.orders),
         "last bar": "none" if np.isnat(status.bar) else time_text(status.bar),

@@ -89,13 +89,13 @@ def alerts(
     found = _stale(orders, market, now, bounds.age)
     own, held = targets(orders), orders.plan.weights
     drift = float(np.abs(held - orders.plan.held).sum() / 2) if held[1:].any() else 0.0
-    found += beyond("drift", drift, bounds.drift, "of the account are not what is to be held")
+    found += beyond("drift", drift, bounds.drift, "of the account is not what is to be held")
     for name, excess in orders.broken.items():
         found += beyond(f"risk limit {name}", excess, 0.0, "of wealth are beyond it")
     if before is not None and before.target is not None:
         names = own.keys() | before.target.keys()
         moved = sum(abs(own.get(n, 0.0) - before.target.get(n, 0.0)) for n in names) / 2
-        what = "of the account are to be held otherwise than before"
+        what = "of the account is to be held otherwise than before"
         found += beyond("change of target", moved, bounds.target, what)
     if before is not None:
         lost = 1 - orders.plan.value / max(before.peak, orders.plan.value)
