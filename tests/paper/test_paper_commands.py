@@ -46,7 +46,7 @@ def test_a_replay_is_shown_checked_and_exported(tmp_path, monkeypatch, capsys):
     assert command(monkeypatch, capsys, "resume", folder, "--reducing")[0] == 0
     assert "reducing: by hand" in command(monkeypatch, capsys, "status", folder)[1]
     assert command(monkeypatch, capsys, "flatten", folder)[0] == 0
-    assert "flat by hand" in command(monkeypatch, capsys, "status", folder)[1]
+    assert "flat: by hand" in command(monkeypatch, capsys, "status", folder)[1]
     assert command(monkeypatch, capsys, "reconcile", folder)[1] == "no difference was found\n"
     for own in (("reconcile", folder, "--accept", "so be it"), ("resolve", folder, "0" * 32)):
         status, _, err = command(monkeypatch, capsys, *own)
