@@ -42,7 +42,9 @@ def main() -> int:
         found = trade(read_arguments(TradeConfig, description=__doc__))
         return ALERT if found.alerts else 0
 
-    return exit_status(work, stopped="stopped; nothing was sent")
+    paper = sys.argv[1:2] == ["paper"]
+    stopped = "what was under way is looked up by the same command" if paper else "nothing was sent"
+    return exit_status(work, stopped=f"stopped; {stopped}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,9 @@ def save_tensors(path: str | Path, tree: Any, *, kind: str) -> None:
         try:
             save_file(tensors, beside, metadata)
         except SafetensorError as error:  # a full disk, among others
-            raise OSError(str(error)) from error
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            told = (int(number[1]), str(error)) if number else (str(error),)
+            raise OSError(*told) from error
 
 
 def load_tensors(path: str | Path, *, kind: str | None) -> Any:

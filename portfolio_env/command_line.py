@@ -29,6 +29,10 @@ _PLAINLY = (  # words of tyro and Python, and plainer ones
     (r"\. Expected 1 values?", ""),
     (r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not an integer"),
     (r"could not convert string to float: (.*)", r"\1 is not a number"),
+    (
+        r"no type matching FLOAT\|.*STR FLOAT.* could be instantiated from \[(.*)\]",
+        r"\1 is not a number, numbers, or names each followed by a number",
+    ),
 )
 _ALLOCATOR = ("allocate", "out of memory", "Storage size calculation overflowed")
 

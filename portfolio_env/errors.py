@@ -1,5 +1,6 @@
 """Errors of this package; each message names the value, the bound and the fix."""
 
+import errno
 import importlib
 import os
 import traceback
@@ -63,6 +64,15 @@ def told_as_theirs(
         if isinstance(error, (Terminated, *leave)):
             raise
         raise kind(f"{what} raised {raised(error)}") from error
+
+
+def out_of_space(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it was raised from, is of a full disk or quota."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
 
 
 def raised(error: BaseException) -> str:

@@ -27,6 +27,13 @@ _PER_BAR = 150  # bytes of an asset's bar in the arrays of accounts: training, b
 _STEP = 60  # numbers kept per asset and step of a differentiable account
 _LIBRARIES = 150 * 2**20  # compiled code, curves and figures that come with the first step
 _LOGGER = logging.getLogger(__name__)
+_workers = 1  # processes of this machine that train the like at the same time
+
+
+def count_workers(workers: int) -> None:
+    """Have ``fitted`` warn, once, if so many processes like this one exceed the free memory."""
+    global _workers
+    _workers = workers
 
 
 def estimate(
@@ -126,7 +133,21 @@ def fitted(
             f"{most / GIB:.1f}: give fewer num_envs, a smaller batch_size, fewer features, a "
             "shorter window, a universe of fewer assets, or compute.accumulation auto"
         )
-    if need - resident_bytes() > (free := available_bytes()):
+    more, free = max(1, need - resident_bytes()), available_bytes()
+    if _workers > 1 and _workers * more > free:
+        _LOGGER.warning(
+            "%d workers need an estimated %.1f GiB each (%s), %.1f more than now, and %.1f are "
+            "free for all of them: they may be killed or swap; train fewer at once, e.g. by "
+            "--workers %d",
+            _workers,
+            need / GIB,
+            told,
+            more / GIB,
+            free / GIB,
+            max(1, free // more),
+        )
+        count_workers(1)
+    elif more > free:
         _LOGGER.warning(
             "this training needs an estimated %.1f GiB (%s), and %.1f are free: it may be killed "
             "or swap",

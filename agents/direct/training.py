@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_type_hints
 
 import numpy as np
 import torch as th
+from gymnasium.wrappers import RecordEpisodeStatistics
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -211,7 +212,9 @@ class DirectTrainer:
         Returns:
             Numbers by name: ``train/loss``, ``train/growth`` a year, ``train/turnover`` a step,
             ``train/gradient_norm``, ``train/learning_rate``, with a weight of predictions
-            ``train/nll``, and at times ``validation/growth`` and the numbers of a ``Calibration``.
+            ``train/nll``, and at times the numbers of a ``Calibration`` and, with the same units as
+            in every training, ``validation/growth``, ``validation/excess_growth`` (both a year) and
+            ``validation/turnover`` (a step).
         """
         fit, options, network = self.fit, self.options, self.agent.network
         rate = fit.learning_rate
@@ -235,12 +238,14 @@ class DirectTrainer:
         due = done % options.validation_every == 0 or done == options.iterations
         if self.validation is not None and due:
             with fit.averaged():
-                growth = self._validate(self.validation)
-                fit.judge(-growth)
+                judged = self._validate(self.validation)
+                fit.judge(-judged["growth"])
                 if self.returns is not None:
                     rows = self.returns.rows(self.validation)
                     numbers |= self.returns.calibration(self.embeddings, rows).numbers()
-            numbers["validation/growth"] = growth * self.market.bars_per_year(*self.validation)
+            year = self.market.bars_per_year(*self.validation)
+            units = {"growth": year, "excess_growth": year, "turnover": 1.0}
+            numbers |= {f"validation/{name}": judged[name] * unit for name, unit in units.items()}
         fit.end_round()
         return numbers
 
@@ -360,16 +365,21 @@ class DirectTrainer:
         normal: NDArray[np.float64] = weights / weights.sum(1, keepdims=True)
         return normal
 
-    def _validate(self, within: tuple[int, int]) -> float:
-        """Return the log growth per bar on the validation range."""
+    def _validate(self, within: tuple[int, int]) -> dict[str, float]:
+        """Return growth, excess over equal weight, and turnover on a range, all per bar."""
         start, end = within
         first = max(start, self.market.warmup + int(self.env_options["window"]) - 1)
         action = {} if self.scales is None else {"action": "weights"}
-        env = PortfolioEnv(
-            self.market, observation="index", start=first, end=end, **self.env_options | action
+        options = self.env_options | action | {"reward": "excess_log_return"}
+        env = RecordEpisodeStatistics(
+            PortfolioEnv(self.market, observation="index", start=first, end=end, **options)
         )
-        policy = self.agent if self.scales is None else _Scaled(self)
-        return float(backtest(policy, env).log_returns.mean())
+        result = backtest(self.agent if self.scales is None else _Scaled(self), env)
+        return {
+            "growth": float(result.log_returns.mean()),
+            "excess_growth": float(env.return_queue[-1]) / len(result.log_returns),
+            "turnover": float(result.turnovers.mean()),
+        }
 
 
 class _Scaled:

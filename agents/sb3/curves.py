@@ -25,6 +25,8 @@ from portfolio_env.checks import check_choice
 from portfolio_env.errors import DataError, PortfolioError
 
 TRACKERS = ("wandb", "mlflow")
+_OF_THE_RUN = {"out", "runs", "track", "sha256", "checkpoint_every"}
+"""Settings that change where and how a run is kept, not what it learns."""
 _PAIR = ["portfolio/train/{}", "portfolio/validation/{}"]
 # What the tab "Custom Scalars" shows: first whether something is learned, then at what price.
 LAYOUT = {
@@ -164,10 +166,12 @@ def hparams_of(settings: Mapping[str, Any]) -> HParam:
 
     Args:
         settings: Settings by name; those of a group are shown under names like
-            ``costs.commission_bps``, and those that are not given are left out.
+            ``costs.commission_bps``. Those that are not given are left out, and those of the
+            folder and of its files, which change nothing that is learned.
     """
     figures = ("excess_growth", "growth", "turnover")
-    return HParam(dict(_flat(settings)), {f"validation/{name}": 0.0 for name in figures})
+    learned = {key: value for key, value in settings.items() if key not in _OF_THE_RUN}
+    return HParam(dict(_flat(learned)), {f"validation/{name}": 0.0 for name in figures})
 
 
 def _flat(settings: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:

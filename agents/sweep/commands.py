@@ -186,7 +186,11 @@ class Retry:
             found = Server(self.folder, self.address).retry()
         else:
             found = len(retry(self.folder))
-        print(f"{found} cells will be tried again: python sweep.py run {self.folder}")
+        if found:
+            cells = f"{found} cell{'s' * (found > 1)}"
+            print(f"{cells} will be tried again: python sweep.py run {self.folder}")
+        else:
+            print("No cell has failed, so there is nothing to try again.")
         return 0
 
 
@@ -194,7 +198,7 @@ def tell(root: Path) -> int:
     """Print how far a sweep is, its failures and its summary; return 1 if a cell has failed."""
     from agents.sweep.plan import cells
     from agents.sweep.queue import state
-    from agents.sweep.summary import summary_text, write_summary
+    from agents.sweep.summary import cell_results, summarise, summary_text, write_summary
     from agents.sweep.workers import failures
     from portfolio_env.evaluation.printing import say
 
@@ -207,11 +211,12 @@ def tell(root: Path) -> int:
         say(f"failed: {cell}: {error}", indent="  ")
     if failed:
         print(f"Once the cause is fixed: python sweep.py retry {root}")
-    for line in summary_text(root, write_summary(root)).splitlines():
+    for line in summary_text(root, summarise(cell_results(root))).splitlines():
         say(line)
     if counts["done"] == len(wanted):
         own = shlex.quote(str(root / wanted[0].setting))
         print(f"Next: python evaluate.py {own}, or another setting")
+    write_summary(root)  # last: a full disk or a folder of others leaves the words above
     return 1 if failed else 0
 
 

@@ -14,7 +14,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +30,7 @@ from agents.training.run_folder import (
 from agents.training.run_records import CARD, is_complete, is_running
 from agents.training.train import train_to_end
 from agents.training.walk_forward_training import run_config
-from portfolio_env.errors import ArgumentError, BusyError, DataError
+from portfolio_env.errors import ArgumentError, BusyError, DataError, out_of_space
 from portfolio_env.files.atomic import locked, read_json, write_json
 from portfolio_env.files.locks import check_locks
 
@@ -54,6 +54,9 @@ def attempt(root: Path, cell: Cell, *, progress_bar: bool = False) -> Outcome:
 
     Returns:
         "done", by this process or another; "failed", this time; "busy" in another process.
+
+    Raises:
+        DataError: If the disk is full; the cell stays open, and has not failed.
     """
     folder = cell.folder(root)
     try:
@@ -191,6 +194,10 @@ def _trained(root: Path, cell: Cell, folder: Path, progress_bar: bool) -> Outcom
         log(root, cell, "stopped")
         raise
     except Exception as error:
+        if out_of_space(error):  # no fault of the cell; another would end in it too
+            with suppress(DataError):
+                log(root, cell, "stopped")
+            raise
         before = failure(folder)
         attempts = 1 + (int(before["attempts"]) if before else 0)
         # What the settings cannot do they cannot do the next time either.

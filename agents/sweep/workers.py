@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from agents.compute.estimate import count_workers
 from agents.sweep.plan import Cell, cells
 from agents.sweep.processes import end_with_parent, one_thread, process_context
 from agents.sweep.queue import ATTEMPTS, attempt, check_root, failure, has_failed, write_cards
@@ -178,7 +179,7 @@ def _run_processes(tally: Tally, workers: int, advance: Callable[[], None], told
     running: dict[int, BaseProcess] = {}
     try:
         with one_thread():
-            errors = 0
+            errors, at_once = 0, min(workers, len(tally.open()))
             while (left := len(tally.open())) or running:
                 for place in range(workers):
                     process = running.get(place)
@@ -186,7 +187,7 @@ def _run_processes(tally: Tally, workers: int, advance: Callable[[], None], told
                         errors += process.exitcode == _ERROR  # it has printed it
                         del running[place]
                     if place not in running and left > len(running):
-                        running[place] = _start(context, tally, place, told)
+                        running[place] = _start(context, tally, place, told, at_once)
                 if errors >= ATTEMPTS:
                     raise PortfolioError(
                         f"workers of {tally.root} ended in errors, which are printed above; fix "
@@ -203,18 +204,21 @@ def _run_processes(tally: Tally, workers: int, advance: Callable[[], None], told
             process.join()
 
 
-def _start(context: BaseContext, tally: Tally, place: int, told: Path) -> BaseProcess:
+def _start(context: BaseContext, tally: Tally, place: int, told: Path, workers: int) -> BaseProcess:
     process = context.Process(  # type: ignore[attr-defined]  # of every context
-        target=_worker, args=(tally.root, tally.only, place, told), daemon=True
+        target=_worker, args=(tally.root, tally.only, place, told, workers), daemon=True
     )
     process.start()
     started: BaseProcess = process
     return started
 
 
-def _worker(root: Path, only: Collection[Cell] | None, place: int, told: Path) -> None:
-    """Work in a process of its own."""
+def _worker(
+    root: Path, only: Collection[Cell] | None, place: int, told: Path, workers: int
+) -> None:
+    """Work in a process of its own; the first speaks of the memory of all."""
     end_with_parent()
+    count_workers(workers if place == 0 else 1)
     logging.basicConfig(format="%(message)s")
 
     def train() -> None:

@@ -262,8 +262,9 @@ def told(status: SessionStatus) -> dict[str, Any]:
         return ", ".join(f"{number} {name}" for name, number in parts.items()) or "none"
 
     found = {
+        **({"strategy": status.strategy} if status.strategy != status.session else {}),
         "session": status.session,
-        "trading": f"{status.state} {status.reason}".strip(),
+        "trading": f"{status.state}: {status.reason}" if status.reason else status.state,
         "bars": listed(status.bars),
         "orders": listed(status.orders),
         "last bar": "none" if np.isnat(status.bar) else time_text(status.bar),

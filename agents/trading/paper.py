@@ -61,12 +61,19 @@ class Paper:
     """Market and rules of trading of a baseline."""
 
     def __call__(self) -> int:
-        """Trade until stopped, or one bar; print what was done."""
+        """Trade until stopped, or one bar; print what is done, each bar at its end."""
+        said = [""]
+
+        def say(text: str) -> None:
+            if text != said[0]:
+                print(text, flush=True)  # a file is read while the session goes on
+            said[0] = text
+
         names = ("drift", "target", "drawdown", "costs", "features")
         bounds = AlertBounds(**{name: getattr(self, f"alert_{name}") for name in names})
         name, predictor, notes = deciding_on_paper(self)
         rest: dict[str, Any] = {"name": name, "bounds": bounds, "notes": notes}
-        print(paper(predictor, self.account, self.options, **rest))
+        say(paper(predictor, self.account, self.options, say=say, **rest))
         return 0
 
 

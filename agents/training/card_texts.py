@@ -191,13 +191,15 @@ def _made_with(card: Mapping[str, Any]) -> list[str]:
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return a Markdown table whose columns are aligned as text too."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    """Return a Markdown table, in text too: names to the left, all other columns to the right."""
+    first, *others = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
 
     def line(cells: tuple[str, ...]) -> str:
-        return f"| {' | '.join(c.ljust(w) for c, w in zip(cells, widths, strict=True))} |"
+        right = [cell.rjust(width) for cell, width in zip(cells[1:], others, strict=True)]
+        return f"| {' | '.join([cells[0].ljust(first), *right])} |"
 
-    return [line(head), f"| {' | '.join('-' * width for width in widths)} |", *map(line, rows)]
+    rule = ["-" * first, *(f"{'-' * (width - 1)}:" for width in others)]
+    return [line(head), f"| {' | '.join(rule)} |", *map(line, rows)]
 
 
 def _costs(rules: Mapping[str, Any]) -> str:

@@ -160,10 +160,7 @@ def _finish(
     """Train a stage to its end, from its last checkpoint; return its weights."""
     take_up(trainer, file := path / f"{stage}{SUFFIX}")
     logger = curves(path / "tb" / stage, trainer.samples)
-
-    def record(points: dict[str, Any], samples: int) -> None:
-        write_points(logger, {f"{stage}/{name}": point for name, point in points.items()}, samples)
-
+    record = partial(write_points, logger)
     fit, name = trainer.fit, stage.replace("_", " ").capitalize()
     outlook = Outlook(name, fit.rounds, shorter(config, stage))
     with bar(name.lower(), fit.rounds, fit.round, shown=progress_bar) as advance:

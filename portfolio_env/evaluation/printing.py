@@ -26,6 +26,7 @@ from portfolio_env.files.safe_names import printable
 
 Format = Literal["table", "markdown", "json", "csv"]
 _LINE = 80  # characters
+_WORDS = ("remark",)  # columns of running text; all others are right-aligned
 INTERVALS = ("growth %", "Sharpe")  # whose intervals a narrow table leaves to the files
 LESS_WANTED = (
     *("remark", "set", "deflated vs cash", "#", "cost %", "turnover", "drawdown %", "p", "Sharpe"),
@@ -167,7 +168,7 @@ def _print_table(title: str, texts: pd.DataFrame, *, narrow: bool = False) -> li
     printed = Table()
     printed.add_column("", no_wrap=True)
     for column in texts.columns:
-        left = column == "remark"
+        left = column in _WORDS
         printed.add_column(str(column), no_wrap=not left, justify="left" if left else "right")
     for name, row in texts.iterrows():
         printed.add_row(*(Text(str(part)) for part in (name, *row)))  # no markup of strangers
@@ -209,6 +210,7 @@ def _side_by_side(texts: pd.DataFrame, width: int) -> list[pd.DataFrame]:
 def _markdown(texts: pd.DataFrame) -> str:
     """Return a table of Markdown; pandas needs a library for it."""
     texts = _shown(texts)
-    rows = [["", *texts.columns], ["---"] * (1 + len(texts.columns))]
+    aligned = ["---" if column in _WORDS else "---:" for column in texts.columns]
+    rows = [["", *texts.columns], ["---", *aligned]]
     rows += [[str(name), *map(str, row)] for name, row in texts.iterrows()]
     return "\n".join("| " + " | ".join(p.replace("|", r"\|") for p in row) + " |" for row in rows)

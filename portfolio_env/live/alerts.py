@@ -89,13 +89,13 @@ def alerts(
     found = _stale(orders, market, now, bounds.age)
     own, held = targets(orders), orders.plan.weights
     drift = float(np.abs(held - orders.plan.held).sum() / 2) if held[1:].any() else 0.0
-    found += beyond("drift", drift, bounds.drift, "of the account are not what is to be held")
+    found += beyond("drift", drift, bounds.drift, "of the account is not what is to be held")
     for name, excess in orders.broken.items():
         found += beyond(f"risk limit {name}", excess, 0.0, "of wealth are beyond it")
     if before is not None and before.target is not None:
         names = own.keys() | before.target.keys()
         moved = sum(abs(own.get(n, 0.0) - before.target.get(n, 0.0)) for n in names) / 2
-        what = "of the account are to be held otherwise than before"
+        what = "of the account is to be held otherwise than before"
         found += beyond("change of target", moved, bounds.target, what)
     if before is not None:
         lost = 1 - orders.plan.value / max(before.peak, orders.plan.value)
@@ -147,8 +147,10 @@ def _late(what: str, times: Timestamps, now: np.datetime64, age: float | None) -
 def days(duration: np.timedelta64) -> str:
     """Return a duration in words.
 
-    >>> days(np.timedelta64(36, "h")), days(np.timedelta64(90, "m"))
-    ('1.5 days', '1.5 hours')
+    >>> [days(np.timedelta64(minutes, "m")) for minutes in (2160, 90, 3)]
+    ['1.5 days', '1.5 hours', '3.0 minutes']
     """
     hours = float(duration / np.timedelta64(1, "s")) / 3600
+    if hours < 1:
+        return f"{60 * hours:.1f} minutes"
     return f"{hours / 24:.1f} days" if hours >= 24 else f"{hours:.1f} hours"

@@ -272,7 +272,7 @@ def write_status(status: SessionStatus, folder: str | Path) -> None:
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     write_json(place / RECORD, status.to_json())
-    title = f"Paper account: {status.session}"
+    title = f"Paper account: {status.strategy}"
     if status.state != ACTIVE:
         title += f" ({status.state})"
     head = [paragraph(status.sentence), facts(_head(status))]
@@ -282,7 +282,7 @@ def write_status(status: SessionStatus, folder: str | Path) -> None:
 def _head(status: SessionStatus) -> dict[str, str]:
     known = not np.isnat(status.bar)
     ago = f", {days(status.age)} ago" if known and status.age else ""
-    own = {} if status.strategy == status.session else {"strategy": status.strategy}
+    own = {} if status.strategy == status.session else {"session": status.session}
     return own | {
         "value": f"{status.value:,.2f}",
         "cash": f"{status.cash:,.2f}",
@@ -361,9 +361,8 @@ def _orders(orders: Sequence[OrderStatus]) -> pd.DataFrame:
 
 
 def _short(units: Decimal) -> Decimal:
-    """Return units to at most 8 decimals; the JSON holds them all."""
-    exponent = units.as_tuple().exponent
-    return round(units, 8) if isinstance(exponent, int) and exponent < -8 else units
+    """Return units to at most 8 decimals, without zeros at the end; the JSON holds them all."""
+    return round(units, 8).normalize() + Decimal(0)  # no -0
 
 
 def _points(share: float) -> str:

@@ -191,6 +191,22 @@ def test_a_training_beyond_the_free_memory_warns(
     assert "it may be killed" in caplog.text
 
 
+def test_workers_are_told_once_that_the_free_memory_is_not_for_all_of_them(
+    market: Market, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = learner(market)
+    monkeypatch.setattr(estimate, "resident_bytes", lambda: estimate.GIB)
+    more = sum(estimate.estimate(agent, market, TRAIN).values()) - estimate.GIB
+    monkeypatch.setattr(estimate, "available_bytes", lambda: 5 * more // 2)
+    monkeypatch.setattr(estimate, "_workers", 1)
+    for workers, told in ((2, False), (3, True)):
+        estimate.count_workers(workers)
+        for _ in range(2):
+            estimate.fitted(agent, market, TRAIN, 1, None)
+        assert ("fewer at once, e.g. by --workers 2" in caplog.text) is told
+    assert caplog.text.count("3 workers need") == 1 and "this training needs" not in caplog.text
+
+
 def test_parts_are_for_algorithms_that_have_them() -> None:
     with pytest.raises(ArgumentError, match="not for sac"):
         TrainConfig(algo="sac", compute=ComputeOptions(accumulation=2))

@@ -149,6 +149,8 @@ class Typed:
     """Kind of it."""
     folder: Path | None = None
     """Where it goes."""
+    rate: float | tuple[float, ...] | dict[str, float] = 0.0
+    """Costs of all, of each, or by name."""
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,7 @@ class Typed:
     [
         ("--size x", "--size: 'x' is not an integer"),
         ("--share x", "--share: 'x' is not a number"),
+        ("--rate x", "--rate: 'x' is not a number, numbers, or names each followed by a number"),
         ("--kind c", "Expected one of ('a', 'b', 'None')"),
         ("--folder", "missing value for argument '--folder'"),
         ("--foldr here", "--foldr, here; perhaps --folder is meant"),

@@ -137,7 +137,7 @@ def test_numbers_are_printed_for_programs(tmp_path, monkeypatch, capsys):
     )
     pd.testing.assert_frame_equal(table, written)
     told = command(monkeypatch, capsys, *QUICK, *more, "--format", "markdown")
-    assert "| cash | " in told and "| --- |" in told
+    assert "| cash | " in told and "\n| --- | ---: |" in told
 
 
 def test_a_wrong_path_is_told_before_torch_is_imported(tmp_path):

@@ -113,3 +113,20 @@ def test_a_folder_of_another_session_is_refused(server, venue, tmp_path, redirec
     write_json(identity, read_json(identity) | {"strategy": "other"})
     with pytest.raises(DataError, match="is of strategy 'other', and this is 'inverse'"):
         called(server, tmp_path, Served(server), CAPITAL)
+
+
+def test_a_session_says_each_bar_at_its_end(server, venue, tmp_path):
+    """A log is read while the session goes on; it is stopped here at the second bar."""
+    heard = []
+
+    def say(text):
+        heard.append(text)
+        if len(heard) == 3:
+            raise KeyboardInterrupt
+
+    options = PaperOptions(tmp_path / "session", "binance", address=f"{server.base}/binance")
+    clock = Served(server)
+    ended = paper(predictor(), AccountOptions(), options, name="inverse", clock=clock, say=say)
+    assert ended == heard[2] != heard[1]
+    assert heard[0].startswith(f"inverse trades {len(ASSETS)} assets at binance until Ctrl-C: ")
+    assert all(": done; the account is worth" in text for text in heard[1:])

@@ -109,8 +109,9 @@ def test_a_line_that_was_cut_off_spoils_no_other(tmp_path):
 
 def test_the_log_tells_alerts(caplog):
     with caplog.at_level(logging.INFO, "portfolio_env.paper"):
-        LogSink().send({"id": "a", "name": "drift", "open": True, "text": "far"})
-    assert caplog.messages == ["drift: far"]
+        for text in ("far", "drift: far"):
+            LogSink().send({"id": "a", "name": "drift", "open": True, "text": text})
+    assert caplog.messages == ["drift: far"] * 2
 
 
 @pytest.fixture

@@ -37,16 +37,16 @@ def test_a_replay_is_shown_checked_and_exported(tmp_path, monkeypatch, capsys):
     assert held + record["cash"] == pytest.approx(record["value"], rel=1e-12)
     assert f"{record['value']:,.2f}" in (folder / "status.html").read_text()
     assert command(monkeypatch, capsys, "halt", folder, "--reason", "<b>wrong</b>")[0] == 0
-    assert "halted <b>wrong</b>" in command(monkeypatch, capsys, "status", folder)[1]
+    assert "halted: <b>wrong</b>" in command(monkeypatch, capsys, "status", folder)[1]
     page = (folder / "status.html").read_text()
     assert ("&lt;b&gt;wrong" in page, "<b>wrong" in page) == (True, False)
     with locked(folder / "session.lock", busy="it runs"):
         status, _, err = command(monkeypatch, capsys, "resume", folder)
         assert (status, "used by another process" in err, err.count("\n")) == (1, True, 1)
     assert command(monkeypatch, capsys, "resume", folder, "--reducing")[0] == 0
-    assert "reducing by hand" in command(monkeypatch, capsys, "status", folder)[1]
+    assert "reducing: by hand" in command(monkeypatch, capsys, "status", folder)[1]
     assert command(monkeypatch, capsys, "flatten", folder)[0] == 0
-    assert "flat by hand" in command(monkeypatch, capsys, "status", folder)[1]
+    assert "flat: by hand" in command(monkeypatch, capsys, "status", folder)[1]
     assert command(monkeypatch, capsys, "reconcile", folder)[1] == "no difference was found\n"
     for own in (("reconcile", folder, "--accept", "so be it"), ("resolve", folder, "0" * 32)):
         status, _, err = command(monkeypatch, capsys, *own)

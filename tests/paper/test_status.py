@@ -60,11 +60,11 @@ def test_the_page_and_the_record_hold_the_same(tmp_path):
     page = page_of(STATUS, tmp_path)
     for text in (
         *(
-            "Paper account: coins",
+            "Paper account: ppo",
             "10,250.50",
             "3.1 %",
             "1.5 hours ago",
-            "0.12500000",
+            "0.125",
             "+20.0",
             "-49.50",
         ),

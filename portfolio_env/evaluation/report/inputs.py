@@ -110,7 +110,7 @@ def report_inputs(
     whole, last, windows = task.whole, task.folds[-1], task.windows
     rows = whole.rows(split)
     title = f"{split}: {use.first} to {use.last}"
-    title += f" in {len(windows)} folds" if windows else ""
+    title += f" in {len(windows)} fold{'s' * (len(windows) > 1)}" if windows else ""
     title += ", per year, after costs"
     title += f" (evaluation {len(earlier) + 1} on this range)" if earlier else ""
     figures: dict[str, tuple[Figure, str]] = {}

@@ -64,10 +64,10 @@ def firing(ledger: Ledger, bounds: AlertBounds) -> dict[str, str]:
         whole = sum(worth) + float(ledger.holdings.cash)
         held = np.array([float(ledger.holdings.cash), *worth]) / whole if whole > 0 else targets[0]
         drift = float(np.abs(held - targets[0]).sum() / 2)
-        found += beyond("drift", drift, bounds.drift, "of the account are not what is to be held")
+        found += beyond("drift", drift, bounds.drift, "of the account is not what is to be held")
     if len(targets) == 2:
         moved = float(np.abs(targets[0] - targets[1]).sum() / 2)
-        what = "of the account are to be held otherwise than before"
+        what = "of the account is to be held otherwise than before"
         found += beyond("change of target", moved, bounds.target, what)
     peak = ledger.query("SELECT max(CAST(value AS REAL)) FROM valuations")[0][0] or 0.0
     last = ledger.query("SELECT value FROM valuations ORDER BY bar DESC LIMIT 1")
@@ -165,7 +165,8 @@ class LogSink:
     def send(self, alert: Mapping[str, Any]) -> bool:
         """Write a warning when an alert opens, and a message when it closes."""
         level = logging.WARNING if alert["open"] else logging.INFO
-        _LOG.log(level, "%s: %s", alert["name"], alert["text"])
+        own, text = f"{alert['name']}: ", str(alert["text"])
+        _LOG.log(level, "%s", text if text.startswith(own) else own + text)
         return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,11 +42,11 @@ from portfolio_env.paper.exchange.market_data import (
     symbols_of,
 )
 from portfolio_env.paper.exchange.scheduler import Scheduler, Timing
-from portfolio_env.paper.ledger import LEDGER, Ledger
+from portfolio_env.paper.ledger import DONE, HELD, LEDGER, Ledger
 from portfolio_env.paper.orders import moment
 from portfolio_env.paper.session import Session
 from portfolio_env.paper.simulated import SimulatedBroker
-from portfolio_env.paper.status import session_status, write_status
+from portfolio_env.paper.status import PAGE, session_status, write_status
 from portfolio_env.simulation.cost_models import checked_rates
 
 ALERTS, IDENTITY, PULSE, VENUE = "alerts.jsonl", "session.json", "pulse.json", "venue.db"
@@ -94,6 +94,7 @@ def paper(
     bounds: AlertBounds = AlertBounds(),  # noqa: B008 (frozen)
     notes: Sequence[str] = (),
     clock: Clock | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Trade on paper until stopped, or one bar; return in a sentence or two what was done.
 
@@ -106,6 +107,8 @@ def paper(
         bounds: Bounds of the alerts.
         notes: Sentences that a reader must know.
         clock: The time and the waiting; that of the machine by default.
+        say: Takes sentences for a terminal: one at the start of a session without end, and one for
+            every bar that ends as it was meant to. What happens to others, alerts say.
 
     Raises:
         ArgumentError: If an option is missing or contradicts another.
@@ -138,6 +141,7 @@ def paper(
         resources.enter_context(_opened(session, feed, folder))
         outbox, running = Outbox(session.ledger, sinks, clock), RunningShortfall(session.ledger)
         shown = [-1]  # event that the page was last written after
+        told = [_last(session.ledger)[0]]
 
         def pulse() -> None:
             watch(session.ledger, bounds, clock)
@@ -147,12 +151,21 @@ def paper(
             if (head := session.ledger.head()[0]) != shown[0]:
                 write_status(session_status(session.ledger, clock.now(), running), folder)
                 shown[0] = head
+            bar, phase, _ = _last(session.ledger)
+            if phase in (DONE, HELD) and bar != told[0]:
+                told[0] = bar
+                say(_told(session.ledger))
 
         scheduler = Scheduler(session, feed, clock, timing, pulse)
         pulse()
+        if not options.once:
+            assets = len(session.ledger.assets)
+            say(
+                f"{name} trades {assets} assets at {options.exchange} until Ctrl-C: {folder / PAGE}"
+            )
         with _stoppable(scheduler):
             scheduler.run(once=options.once)
-        return _told(session)
+        return _told(session.ledger)
 
 
 def _exchange(options: PaperOptions) -> Any:
@@ -303,15 +316,19 @@ def _stoppable(scheduler: Scheduler) -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def _told(session: Session) -> str:
-    """Return the last bar's end and the account in words."""
-    ledger = session.ledger
+def _last(ledger: Ledger) -> tuple[str, str, str]:
+    """Return the last bar, how it ended, and why; "" before the first."""
     rows = ledger.query("SELECT bar, phase, reason FROM bars ORDER BY bar DESC LIMIT 1")
-    if not rows:
+    return (rows[0]["bar"], rows[0]["phase"], rows[0]["reason"]) if rows else ("", "", "")
+
+
+def _told(ledger: Ledger) -> str:
+    """Return the last bar's end and the account in words."""
+    last, phase, why = _last(ledger)
+    if not last:
         return "No bar has closed yet; nothing was traded."
-    bar = moment(rows[0]["bar"])
-    reason = f" ({rows[0]['reason']})" if rows[0]["reason"] else ""
+    bar, reason = moment(last), f" ({why})" if why else ""
     value = ledger.query("SELECT value FROM valuations ORDER BY bar DESC LIMIT 1")
     worth = f"; the account is worth {float(value[0][0]):,.2f}" if value else ""
     count = len(ledger.query("SELECT trade_id FROM fills"))
-    return f"Bar {time_text(bar)}: {rows[0]['phase']}{reason}{worth}; {count} fills so far."
+    return f"Bar {time_text(bar)}: {phase}{reason}{worth}; {count} fills so far."

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from agents.sweep import queue, workers
 from agents.sweep.commands import Retry, Run, Status, SweepOptions, Work
@@ -24,6 +25,7 @@ from agents.sweep.workers import (
     run_cells,
     work,
 )
+from agents.tensors import save_tensors
 from agents.training.config import TrainConfig
 from agents.training.run_folder import one_process
 from portfolio_env.errors import ArgumentError, BusyError, DataError, PortfolioError
@@ -134,6 +136,48 @@ def test_errors_are_tried_three_times_and_again_when_asked(
     assert state(root, slow) == "failed"
 
 
+def test_a_full_disk_is_no_failure_of_a_cell(
+    root: Path,
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The sweep ends with the file that had no room, and goes on once there is some."""
+    first, full = cells(root)[0], [True]
+
+    def write(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half a mo")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    def train(folder: Path, config: TrainConfig, *, progress_bar: bool) -> None:
+        own = trained / folder.relative_to(root)
+        folder.mkdir(parents=True, exist_ok=True)
+        if full[0]:
+            shutil.copy(own / "config.json", folder)
+            with monkeypatch.context() as patch:
+                patch.setattr("agents.tensors.save_file", write)
+                save_tensors(folder / "best_model.safetensors", {}, kind="agent")
+        shutil.copytree(own, folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr(queue, "train_to_end", train)
+    with pytest.raises(DataError, match=r"best_model\.safetensors cannot be .*No space left"):
+        run_cells(root, 1)
+    assert sorted(path.name for path in first.folder(root).iterdir()) == [".lock", "config.json"]
+    assert happened(root) == [(str(first), "started"), (str(first), "stopped")]
+    assert Tally(root).counts() == Counts(0, 0, 2)
+    assert Retry(root).run() == 0 and "No cell has failed" in capsys.readouterr().out
+    full[0] = False
+    assert run_cells(root, 1) == Counts(2, 0, 0)
+
+    def no_room(path: Path) -> None:
+        raise DataError(f"{path} is full")
+
+    monkeypatch.setattr("agents.sweep.summary.replacing", no_room)
+    with pytest.raises(DataError, match="is full"):
+        Status(root).run()
+    assert "2 done" in (told := capsys.readouterr().out) and "Standard deviations" in told
+
+
 def test_a_cell_in_which_processes_keep_dying_is_given_up(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +205,19 @@ def test_workers_that_cannot_write_end_the_sweep(root: Path, tmp_path: Path) -> 
         (cell.folder(root) / "link").symlink_to(tmp_path)  # no run folder may hold one
     with pytest.raises(PortfolioError, match="ended in errors"):
         run_cells(root, 2)
+
+
+def test_the_first_worker_reckons_the_memory_of_all(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    monkeypatch.setattr(workers, "end_with_parent", lambda: None)
+    monkeypatch.setattr(workers, "work", lambda *_, **__: None)
+    monkeypatch.setattr(workers, "count_workers", counted.append)
+
+    for place in range(2):
+        workers._worker(root, None, place, tmp_path, 5)
+    assert counted == [5, 1]
 
 
 def test_more_workers_than_cores_are_told(
@@ -246,6 +303,39 @@ def test_the_process_to_copy_is_started_where_workers_will_be(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     begin(words.split())
     assert started == ["1"] * wanted and "OMP_NUM_THREADS" not in os.environ
+
+
+STOPPED = """
+import os, signal, time
+from pathlib import Path
+from agents.sweep import processes
+
+Path("slow.py").write_text("import pathlib, time; pathlib.Path('began').touch(); time.sleep(600)")
+processes.PRELOADED[:] = ["slow"]
+processes.begin(["run", "x"])
+while not Path("began").exists():
+    time.sleep(0.01)
+try:
+    os.killpg(0, signal.SIGINT)  # as the terminal does at Ctrl-C
+    time.sleep(600)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="process groups")
+def test_a_command_that_ends_early_takes_the_process_to_copy_with_it(tmp_path: Path) -> None:
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    done = subprocess.run(
+        [sys.executable, "stopped.py"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        cwd=tmp_path,
+        capture_output=True,  # ends where no process holds the pipe any more
+        start_new_session=True,
+        timeout=60,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("stopped\n", "")
 
 
 TRIED = """

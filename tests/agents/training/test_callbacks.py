@@ -49,6 +49,7 @@ def trained(algo: str, market: Market, path: Path) -> Any:
     callbacks = [
         PortfolioMetrics(
             {"algo": algo, "gamma": 0.9, "costs": {"commission_bps": 10}, "universe": None}
+            | {"out": "runs/one", "runs": "runs", "track": "mlflow", "sha256": "f0"}
         ),
         LogCallback(1),
         ProbeCallback(Probes(market, {"train": (0, 200), "validation": ROWS}, options, 1), 256),

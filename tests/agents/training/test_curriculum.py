@@ -127,28 +127,30 @@ def test_tensorboard_shows_every_stage_by_the_samples_it_saw(algo: Any, tmp_path
     out = str(tmp_path / "run")
     config = replace(CONFIG, algo=algo, timesteps=timesteps, prediction_weight=0.1, out=out)
     path = train(replace(config, validation_every=timesteps))
-    parts = [events_of(path / "tb" / part) for part in ("stage_1", "stage_2", "")]
+    names = ("stage_1", "stage_2", "")
+    parts = [events_of(path / "tb" / name) for name in names]
     shown = {
-        tag: [event.step for event in events.Scalars(tag)]
-        for events in parts
+        f"{name}/{tag}".strip("/"): [event.step for event in events.Scalars(tag)]
+        for name, events in zip(names, parts, strict=True)
         for tag in events.Tags()["scalars"]
     }
+    assert not [tag for events in parts[:2] for tag in events.Tags()["scalars"] if "stage" in tag]
     run = load_run(path, device="cpu")
     bars = run.ranges["train"][1] - 1 - run.market.warmup - 1  # with a window and a next bar
     for name in ("train/nll", "validation/nll", "train/learning_rate", "calibration/coverage_95"):
         assert shown[f"stage_1/{name}"] == [bars, 2 * bars, 3 * bars]
     for name in ("train/loss", "train/nll", "train/growth", "train/learning_rate"):
         assert shown[f"stage_2/{name}"] == [1920 * (i + 1) for i in range(17)]
-    for name in ("validation/growth", "calibration/mean_square_z"):
+    for name in ("validation/growth", "validation/excess_growth", "calibration/mean_square_z"):
         assert shown[f"stage_2/{name}"] == [1920 * 15, 1920 * 17]
     of_algorithm = {"train/learning_rate", "train/loss", "calibration/coverage_50"}
-    assert of_algorithm | {"validation/growth"} <= set(shown)
-    for prefix, events in zip(("stage_1/", "stage_2/", ""), parts, strict=True):
-        images = events.Tags()["images"]
-        assert {f"{prefix}attention/time", f"{prefix}calibration/reliability"} <= set(images)
-        (image, *_) = events.Images(f"{prefix}attention/time")
+    judged = {f"validation/{name}" for name in ("growth", "excess_growth", "turnover")}
+    assert of_algorithm | judged <= set(shown)
+    for events in parts:
+        assert {"attention/time", "calibration/reliability"} <= set(events.Tags()["images"])
+        (image, *_) = events.Images("attention/time")
         assert image.encoded_image_string.startswith(b"\x89PNG")
-    rates = [event.value for event in parts[0].Scalars("stage_1/train/learning_rate")]
+    rates = [event.value for event in parts[0].Scalars("train/learning_rate")]
     assert rates == pytest.approx([1e-3, 0.75e-3, 0.25e-3])
 
 

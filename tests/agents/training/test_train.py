@@ -409,7 +409,12 @@ def test_a_directly_trained_agent_has_a_run_folder_too(tmp_path: Path) -> None:
     )
     events = EventAccumulator(str(path / "tb")).Reload()
     assert len(events.Scalars("train/growth")) == 8
-    assert len(events.Scalars("validation/growth")) >= 1
+    shown, card = events.Scalars("validation/growth"), read_json(path / "card.json")
+    figures = card["validation"]["models"]["best"]
+    best = int(np.argmax([point.value for point in shown]))
+    for name in ("growth", "excess_growth", "turnover"):  # the same units as of the card
+        point = events.Scalars(f"validation/{name}")[best]
+        assert point.value == pytest.approx(figures[name], rel=1e-4)
     state = load_tensors(path / "checkpoints" / "direct.safetensors", kind="fit")
     assert state["round"] == 8
     halfway = train(replace(config, out=str(tmp_path / "half"), timesteps=8 * 1920))
