@@ -105,8 +105,9 @@ class TcnBlock(nn.Module):
         super().__init__()
         widths = (n_in, channels)
         self.convs = nn.ModuleList(CausalConv(n, channels, kernel, dilation) for n in widths)
-        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in widths)
-        nn.init.constant_(self.norms[-1].weight, BRANCH)
+        norms = [nn.LayerNorm(channels) for _ in widths]
+        nn.init.constant_(norms[-1].weight, BRANCH)
+        self.norms = nn.ModuleList(norms)
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Identity() if n_in == channels else nn.Linear(n_in, channels)
 
