@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from agents.tensors import load_tensors, save_tensors
+from agents.tensors import load_tensors, reason_of, save_tensors
 from portfolio_env.checks import check_choice, check_integer, check_number
 from portfolio_env.errors import MALFORMED, ArgumentError, DataError, PortfolioError
 
@@ -257,7 +257,9 @@ def take_up(trainer: Trainer, file: Path) -> None:
     except PortfolioError:
         raise
     except (*MALFORMED, RuntimeError) as error:
-        raise DataError(f"{file} is not a checkpoint of this training ({error!r})") from error
+        raise DataError(
+            f"{file} is not a checkpoint of this training ({reason_of(error)})"
+        ) from error
 
 
 def run_rounds(

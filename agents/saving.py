@@ -27,7 +27,7 @@ from agents.sb3.algorithms import (
     torch_device,
 )
 from agents.sb3.classes import RANGES, Algorithm, algorithm_class, is_on_policy, parameters_of
-from agents.tensors import check_finite, load_tensors, save_tensors
+from agents.tensors import check_finite, load_tensors, reason_of, save_tensors
 from portfolio_env.checks import check_range, checked, shortened
 from portfolio_env.errors import MALFORMED, ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import replacing
@@ -190,12 +190,6 @@ def _tell_sharing(recipe: dict[str, Any]) -> None:
         if recipe["policy"] != "flat_mlp" and "critic_gradient" not in options:
             options["critic_gradient"] = 1.0
             options.setdefault("share_features_extractor", False)
-
-
-def reason_of(error: Exception) -> str:
-    """Return the first line of an error, in at most 200 characters."""
-    said = str(error).partition("\n")[0] or type(error).__name__
-    return said if len(said) <= 200 else f"{said[:197]}..."
 
 
 def restore_agent(agent: BaseAlgorithm, tree: dict[str, Any], path: str | Path) -> None:

@@ -134,6 +134,19 @@ def check_finite(weights: Any, path: str | Path) -> None:
             check_finite(part, path)
 
 
+def reason_of(error: Exception) -> str:
+    """Return an error's first line, in at most 200 characters.
+
+    Where weights do not fit a network, torch lists in the lines after it how they differ.
+    """
+    said, *rest = str(error).splitlines() or [type(error).__name__]
+    if rest and said.startswith("Error(s) in loading state_dict"):
+        said = f"the weights of another network, or of another version of it: {rest[0].strip()}"
+    elif isinstance(error, KeyError):
+        said = f"no {said}"
+    return said if len(said) <= 200 else f"{said[:197]}..."
+
+
 def digest_of(weights: Mapping[str, Tensor]) -> str:
     """Return SHA-256 of name, type, shape and bytes of every tensor."""
     return _digest("", "", {name: _plain(tensor, name) for name, tensor in weights.items()})

@@ -190,7 +190,10 @@ def trained(
     if recipe["algo"] == "direct":
         direct = DirectAgent(market.n_features, seed=seed, **network)
         options = {"universe": recipe.get("universe"), "seed": seed, **recipe.get("options", {})}
-        direct.train(market, 0, market.n_bars, **options)
+        end = market.n_bars - recipe.get("validation", 0)
+        if end < market.n_bars:
+            options["validation"] = end, market.n_bars
+        direct.train(market, 0, end, **options)
         return direct
     flat = "policy" in recipe
     venv = make_sb3_vec_env(

@@ -23,7 +23,7 @@ from agents.encoding.market_rows import MarketRows, check_parts
 from agents.networks import AssetHead, RowMlp, encoder_class
 from agents.networks.heads import bounded_scores
 from agents.networks.plugins import Maker
-from agents.tensors import check_finite, load_tensors, save_tensors
+from agents.tensors import check_finite, load_tensors, reason_of, save_tensors
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files.plugins import admit, plugins_within, record
 from portfolio_env.market import Market
@@ -310,7 +310,6 @@ class DirectAgent:
         except PortfolioError:
             raise
         except Exception as error:  # any error of the libraries for settings that never worked
-            reason = str(error).partition("\n")[0][:200]
-            raise DataError(f"{path} is not a saved DirectAgent ({reason})") from error
+            raise DataError(f"{path} is not a saved DirectAgent ({reason_of(error)})") from error
         check_finite(agent.network.state_dict(), path)
         return agent

@@ -11,6 +11,11 @@ from portfolio_env.errors import ArgumentError
 
 History = Literal["window", "stream"]
 BLOCK = 120  # bars of a block: W - 1 = 59 more are read before each
+BRANCH = 0.01
+"""Size at the start of what a layer adds to its residual, where a network is deep.
+
+Source: Touvron et al. (2021), "Going deeper with Image Transformers", section 2.
+"""
 NO_FEATURES = (
     "the market has no features, and an encoder reads nothing else: load the market with features, "
     "e.g. features='minimal'"

@@ -6,7 +6,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.networks.base import is_traced
+from agents.networks.base import BRANCH, is_traced
 from portfolio_env.errors import ArgumentError
 
 
@@ -29,8 +29,9 @@ def attended(present: Tensor, tradable: Tensor) -> Tensor:
 class GraphAttention(nn.Module):
     """Multi-head scaled dot-product attention over assets, residual, LayerNorm after it.
 
-    The graph is complete: an edge's weight is learned from its two ends. Source: Vaswani et al.
-    (2017), "Attention Is All You Need", section 3.2.
+    The graph is complete: an edge's weight is learned from its two ends. What is
+    gathered starts at ``BRANCH`` of the usual size. Source: Vaswani et al. (2017), "Attention Is
+    All You Need", section 3.2.
 
     Args:
         channels: Width of an asset's vector, a multiple of ``heads``.
@@ -48,6 +49,9 @@ class GraphAttention(nn.Module):
         self.dropout = dropout
         self.project = nn.Linear(channels, 3 * channels)  # queries, keys, values
         self.out = nn.Linear(channels, channels)
+        with th.no_grad():
+            self.out.weight.mul_(BRANCH)
+            self.out.bias.zero_()
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor, keys: Tensor) -> Tensor:

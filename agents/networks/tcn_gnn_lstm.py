@@ -1,9 +1,10 @@
 """TCN-GNN-LSTM: causal convolutions per asset, attention over assets, a recurrent summary."""
 
+import torch as th
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.networks.base import BLOCK, Encoder, History
+from agents.networks.base import BLOCK, BRANCH, Encoder, History
 from agents.networks.graph import GraphAttention, attended
 from agents.networks.temporal import Tcn, TemporalPooling
 from portfolio_env.errors import ArgumentError
@@ -15,6 +16,11 @@ class TcnGnnLstm(Encoder):
     An asset is *present* at a bar where any of its features is not 0: a market's features are 0
     wherever an asset cannot be traded. At each bar assets attend to those present that trade
     at the window's last bar; pooling over time skips the bars where the asset itself is absent.
+
+    Every layer has a residual connection and adds little to it at first: convolutions, attention
+    and recurrence grow as far as they earn something, while the last bar reaches the output from
+    the start. A network that starts with all of them learns the noise of some thousand bars by
+    heart. The recurrence's residual is the identity where the widths match, else a linear map.
 
     Args:
         n_features: Features per asset and bar.
@@ -77,6 +83,8 @@ class TcnGnnLstm(Encoder):
         self.lstm = nn.LSTM(
             width, lstm_hidden, lstm_layers, dropout=between, bidirectional=bidirectional
         )
+        self.skip = nn.Identity() if width == self.channels else nn.Linear(width, self.channels)
+        self.gain = nn.Parameter(th.full((self.channels,), BRANCH))
         self.norm = nn.LayerNorm(self.channels)
         self.pooling = TemporalPooling(self.channels)
 
@@ -125,9 +133,9 @@ class TcnGnnLstm(Encoder):
         return self.tcn(x), present
 
     def _states(self, x: Tensor) -> Tensor:
-        """Return normalised LSTM outputs: (window, batch, assets, width) -> (..., channels)."""
+        """Return normalised states: (window, batch, assets, width) -> (..., channels)."""
         states = self.lstm(x.flatten(1, 2))[0].view(*x.shape[:3], self.channels)
-        out: Tensor = self.norm(states)
+        out: Tensor = self.norm(self.skip(x) + self.gain * states)
         return out
 
     def _summary(self, x: Tensor, present: Tensor) -> Tensor:

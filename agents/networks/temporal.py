@@ -11,6 +11,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn import functional
 
+from agents.networks.base import BRANCH
 from portfolio_env.errors import ArgumentError
 
 
@@ -92,9 +93,10 @@ def _taps(x: Tensor, weight: Tensor, dilation: int) -> Iterator[tuple[int, slice
 class TcnBlock(nn.Module):
     """Twice (causal convolution, LayerNorm, GELU, dropout), around a residual connection.
 
-    The residual is the identity where the widths match, else a linear map. Source: Bai, Kolter &
-    Koltun (2018), "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for
-    Sequence Modeling", with LayerNorm for weight normalisation.
+    The residual is the identity where the widths match, else a linear map. The gain of the second
+    LayerNorm starts at ``BRANCH``, and the block near its residual. Source: Bai, Kolter & Koltun
+    (2018), "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence
+    Modeling", with LayerNorm for weight normalisation.
     """
 
     def __init__(
@@ -103,7 +105,9 @@ class TcnBlock(nn.Module):
         super().__init__()
         widths = (n_in, channels)
         self.convs = nn.ModuleList(CausalConv(n, channels, kernel, dilation) for n in widths)
-        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in widths)
+        norms = [nn.LayerNorm(channels) for _ in widths]
+        nn.init.constant_(norms[-1].weight, BRANCH)
+        self.norms = nn.ModuleList(norms)
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Identity() if n_in == channels else nn.Linear(n_in, channels)
 
@@ -157,19 +161,30 @@ def band(bars: int, window: int, device: th.device) -> Tensor:
     return (ages >= 0) & (ages < window)
 
 
+DECAY = 0.5  # at the start; of a long window, the last bar weighs 0.39
+
+
 class TemporalPooling(nn.Module):
-    """Mean over time with learned weights: softmax of one linear, unbounded logit per bar."""
+    """Mean over time with learned weights: softmax of one linear, unbounded logit per bar.
+
+    Of a bar ``age`` bars before the last, the logit is lowered by ``decay * age``: what a recurrent
+    state says of the past, the last one says best. Source: Press, Smith & Lewis (2022), "Train
+    Short, Test Long: Attention with Linear Biases Enables Input Length Extrapolation", with a
+    learned slope.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.logit = nn.Linear(channels, 1, bias=False)  # a softmax ignores a bias
+        self.decay = nn.Parameter(th.tensor(DECAY))
 
     def weights(self, x: Tensor, seen: Tensor) -> Tensor:
         """Return the weights (bars, ...) of the bars of ``x`` (bars, ..., channels), summing to 1.
 
         Bars where ``seen`` (bars, ...) is false weigh 0, unless all are.
         """
-        logits = self.logit(x).squeeze(-1).float()
+        ages = th.arange(len(x) - 1, -1, -1, device=x.device)
+        logits = self._logits(x, ages.view(-1, *[1] * (x.dim() - 2)))
         hidden = ~(seen | ~seen.any(0))
         return logits.masked_fill(hidden, -th.inf).softmax(0)
 
@@ -189,10 +204,16 @@ class TemporalPooling(nn.Module):
             (bars - window + 1, ..., channels)
         """
         rows = x.flatten(1, -2).transpose(0, 1)
-        logits = self.logit(rows).transpose(1, 2).float()
+        # A softmax ignores what all logits of a row share: the age at the series' last bar will do.
+        ages = th.arange(len(x) - 1, -1, -1, device=x.device)
+        logits = self._logits(rows, ages).unsqueeze(1)
         known = seen.flatten(1).t()
         none = ~known.unfold(1, window, 1).any(-1)
         within = band(len(x), window, x.device) & (known.unsqueeze(1) | none.unsqueeze(2))
         weights = th.where(within, logits, -th.inf).softmax(-1).to(x.dtype)
         pooled = (weights @ rows).transpose(0, 1)
         return pooled.reshape(len(pooled), *x.shape[1:])
+
+    def _logits(self, x: Tensor, ages: Tensor) -> Tensor:
+        out: Tensor = self.logit(x).squeeze(-1).float() - self.decay * ages
+        return out

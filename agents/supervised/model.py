@@ -18,7 +18,7 @@ from agents.networks import encoder_class, make_encoder
 from agents.supervised.scores import Base, Forecasts
 from agents.supervised.tasks import Forecast, make_task
 from agents.supervised.training import SupervisedOptions, SupervisedTrainer
-from agents.tensors import check_finite, load_tensors, save_tensors
+from agents.tensors import check_finite, load_tensors, reason_of, save_tensors
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import MALFORMED, ArgumentError, DataError
 from portfolio_env.files.plugins import admit, plugins_within, record
@@ -325,5 +325,4 @@ def _named(config: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def _no_model(path: str | Path, error: Exception) -> DataError:
-    reason = str(error).partition("\n")[0][:200]
-    return DataError(f"{path} is not a saved SupervisedModel ({reason})")
+    return DataError(f"{path} is not a saved SupervisedModel ({reason_of(error)})")

@@ -21,8 +21,8 @@ from agents.encoding.market_rows import market_encoders
 from agents.saving import KIND, agent_tree, restore_agent
 from agents.sb3.buffers import buffer_state, restore_buffer
 from agents.sb3.vec_env import SB3VecEnv
-from agents.tensors import load_tensors, save_tensors
-from portfolio_env.errors import MALFORMED, DataError
+from agents.tensors import load_tensors, reason_of, save_tensors
+from portfolio_env.errors import MALFORMED, DataError, PortfolioError
 from portfolio_env.vector_env import PortfolioVectorEnv
 
 _EPISODE = {"r": np.float32, "l": np.int32, "t": np.float64}  # VecMonitor's record of an episode
@@ -52,13 +52,18 @@ def restore_training(agent: BaseAlgorithm, path: Path) -> None:
 
     Raises:
         DataError: If the file is damaged, or of another training.
+        ArgumentError: If its weights are those of another network.
     """
     tree = load_tensors(path, kind=KIND)
     try:
         restore_agent(agent, tree, path)
         _restore(agent, tree["training"])
+    except PortfolioError:
+        raise
     except (*MALFORMED, RuntimeError) as error:
-        raise DataError(f"{path} is not a checkpoint of this training ({error!r})") from error
+        raise DataError(
+            f"{path} is not a checkpoint of this training ({reason_of(error)})"
+        ) from error
 
 
 def _state(agent: BaseAlgorithm) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from agents.tensors import load_tensors, save_tensors
+from agents.tensors import load_tensors, reason_of, save_tensors
 from portfolio_env.errors import ArgumentError, DataError
 
 SCALARS = (
@@ -150,3 +150,14 @@ def test_equal_trees_make_equal_files(tmp_path: Path) -> None:
     for name in "abcd":
         save_tensors(tmp_path / name, tree, kind="tree")
     assert len({(tmp_path / name).read_bytes() for name in "abcd"}) == 1
+
+
+def test_weights_of_another_network_say_what_differs() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        th.nn.Linear(2, 1).load_state_dict(th.nn.Linear(2, 1, bias=False).state_dict())
+    assert reason_of(caught.value) == (
+        "the weights of another network, or of another version of it: "
+        'Missing key(s) in state_dict: "bias".'
+    )
+    assert reason_of(KeyError("scale")) == "no 'scale'"
+    assert len(reason_of(ValueError("x" * 300))) == 200

@@ -105,6 +105,18 @@ def test_pooling_of_a_band_is_that_of_every_window(window: int, more: int, seed:
     th.testing.assert_close(pooling.banded(x, seen, window), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_pooling_without_a_preference_decays_with_age() -> None:
+    pooling = TemporalPooling(2)
+    with th.no_grad():
+        pooling.logit.weight.zero_()
+        pooling.decay.fill_(0.3)
+    seen = th.ones(6, 1, dtype=th.bool)
+    seen[4] = False
+    weights = pooling.weights(th.randn(6, 1, 2), seen)[:, 0]
+    expected = th.exp(-0.3 * th.tensor([5.0, 4.0, 3.0, 2.0, th.inf, 0.0]))
+    th.testing.assert_close(weights, expected / expected.sum())
+
+
 def test_pooling_can_select_one_bar() -> None:
     pooling = TemporalPooling(2)
     with th.no_grad():

@@ -60,7 +60,8 @@ def test_parameters_against_the_original(
     skip: int,
 ) -> None:
     # Less: a residual between equal widths is the identity, not a convolution of `skip` numbers;
-    # the logit of the pooling needs no bias. More: LSTM gates have two biases in PyTorch.
+    # the logit of the pooling needs no bias. More: LSTM gates have two biases in PyTorch; the
+    # recurrence has a residual, and a gain for each of its channels; the pooling has one decay.
     encoder = preset(44, 60)
     hidden, stacked = encoder.channels // 2, encoder.lstm.num_layers
     second_biases = stacked * 2 * 4 * hidden
@@ -68,9 +69,12 @@ def test_parameters_against_the_original(
     assert [count(one) for one in encoder.tcn.blocks] == [block - skip] * layers
     assert count(encoder.graph) == graph
     summary = count(encoder.lstm) + count(encoder.norm) + count(encoder.pooling)
-    assert summary == lstm + second_biases - 1
+    assert summary == lstm + second_biases - 1 + 1
+    assert count(encoder.skip) == encoder.lstm.input_size * encoder.channels + encoder.channels
+    assert encoder.gain.numel() == encoder.channels
+    residual = count(encoder.skip) + encoder.channels + 1
     originally = inward + layers * block + graph + lstm
-    assert count(encoder) == originally - layers * skip + second_biases - 1
+    assert count(encoder) == originally - layers * skip + second_biases - 1 + residual
     # and with the heads of `test_prediction_heads.py` for five assets, the complete models
     heads, complete = (51_600, 352_977) if preset is TcnGnnLstm else (13_520, 58_257)
     assert originally + heads == complete
@@ -84,6 +88,24 @@ def test_shapes(bidirectional: bool, window: int, batch: int, n: int) -> None:
     assert out.shape == (batch, n, encoder.channels)
     assert encoder.channels == (8 if bidirectional else 4)
     assert out.isfinite().all()
+
+
+@th.no_grad()
+def test_at_the_start_the_last_bar_of_the_asset_itself_counts_most() -> None:
+    # A large untrained network is near a linear map of it: little to learn by heart.
+    th.manual_seed(0)
+    encoder = TcnGnnLstm(FEATURES, 8, bidirectional=False).eval()
+    windows, noise = th.randn(2, 64, encoder.bars, 5, FEATURES)
+    tradable = th.ones(64, 5)
+    out = encoder(windows, tradable)
+
+    def moved(changed: Tensor) -> float:
+        return float((encoder(changed, tradable) - out)[:, 0].square().mean())
+
+    last, before, others = windows.clone(), windows.clone(), windows.clone()
+    last[:, -1], before[:, :-1], others[:, :, 1:] = noise[:, -1], noise[:, :-1], noise[:, :, 1:]
+    assert moved(before) < 1.5 * moved(last)
+    assert 0 < moved(others) < moved(last) / 100
 
 
 # What depends on what
