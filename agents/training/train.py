@@ -311,12 +311,12 @@ def _run_rl(
 
 @contextmanager
 def _divergence_told(agent: BaseAlgorithm) -> Iterator[None]:
-    """Explain the error of a distribution whose parameters a diverged network gave."""
+    """Explain the error of a distribution, or of the env, at what a diverged network gave."""
     try:
         yield
     except ValueError as error:
         sound = all(bool(each.isfinite().all()) for each in agent.policy.parameters())
-        if sound or isinstance(error, PortfolioError):
+        if sound:
             raise
         raise ArgumentError(
             f"the training diverged: after {agent.num_timesteps:,} steps weights of the network "

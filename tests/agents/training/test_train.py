@@ -67,7 +67,11 @@ def test_an_own_algorithm_that_fails_in_training_is_told_as_such(
         train(config, progress_bar=False)
 
 
-def test_a_training_that_diverges_is_told_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checked", [True, False])  # else the env meets what is not finite
+def test_a_training_that_diverges_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: bool
+) -> None:
+    monkeypatch.setattr(th.distributions.Distribution, "_validate_args", checked)
     options = {"n_steps": 8, "batch_size": 32, "learning_rate": 1e308}
     given = {"timesteps": 64, "num_envs": 4, "algo_options": json.dumps(options)}
     with pytest.raises(ArgumentError, match="the training diverged: after 32 steps weights"):
