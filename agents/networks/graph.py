@@ -29,9 +29,9 @@ def attended(present: Tensor, tradable: Tensor) -> Tensor:
 class GraphAttention(nn.Module):
     """Multi-head scaled dot-product attention over assets, residual, LayerNorm after it.
 
-    The graph is complete: an edge's weight is learned from its two ends. What is
-    gathered starts at ``BRANCH`` of the usual size. Source: Vaswani et al. (2017), "Attention Is
-    All You Need", section 3.2.
+    The graph is complete: an edge's weight is learned from its two ends. What is gathered starts at
+    ``BRANCH`` of the usual size. Source: Vaswani et al. (2017), "Attention Is All You Need",
+    section 3.2.
 
     Args:
         channels: Width of an asset's vector, a multiple of ``heads``.
