@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -149,7 +148,7 @@ class FeaturePipeline:
         bars = Bars(panel, self.reference)
         provenance = {**panel.provenance, "features": self._described(), "left_out": left_out}
         return Market(
-            panel=replace(panel, provenance=provenance),
+            panel=panel.with_provenance(provenance),
             features=self._observed(chosen, lambda _: bars, panel.tradable),
             feature_names=tuple(feature.name for feature in chosen),
             warmup=min(len(panel.timestamps), _lookback(chosen)),
