@@ -119,7 +119,8 @@ def _by_actions(
     order = np.lexsort((frame["date"].to_numpy(), codes))
     close = frame["close"].to_numpy(np.float64)[order]
     begins = np.append(True, np.diff(codes[order]) != 0)
-    before, after = _known(close, begins)
+    before = _before(close, begins)
+    after = _filled(close[::-1], np.append(True, begins[:0:-1]))[::-1]
     step = np.ones(len(frame))
     units = np.ones(len(frame))  # shares that one of the first row has become
     done = "none"
@@ -140,7 +141,7 @@ def _by_actions(
     if with_dividends:
         cash = np.nan_to_num(frame["dividend"].to_numpy(np.float64)[order])
         # a share before this row, although its last known close may be older than a split
-        worth = _known(close * units, begins)[0] / np.append(1.0, units[:-1])
+        worth = _before(close * units, begins) / np.append(1.0, units[:-1])
         paid = np.where(begins | np.isnan(worth), 0, cash / worth)
         lost = np.zeros(len(frame), np.bool_)
         lost[order] = paid >= 1
@@ -157,11 +158,18 @@ def _by_actions(
     return factor, done
 
 
-def _known(close: FloatArray, begins: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
-    """Return of each row the asset's last close before it, and its first one from it on."""
-    groups = pd.Series(close).groupby(np.cumsum(begins))
-    before = groups.ffill().groupby(np.cumsum(begins)).shift()
-    return np.asarray(before, np.float64), np.asarray(groups.bfill(), np.float64)
+def _before(close: FloatArray, begins: npt.NDArray[np.bool_]) -> FloatArray:
+    """Return the last close before each row, NaN where an asset begins."""
+    filled = np.append(np.nan, _filled(close, begins)[:-1])
+    filled[begins] = np.nan
+    return filled
+
+
+def _filled(close: FloatArray, begins: npt.NDArray[np.bool_]) -> FloatArray:
+    """Return the closes with the last known one of the asset where there is none."""
+    rows = np.where(~np.isnan(close) | begins, np.arange(len(close)), 0)
+    filled: FloatArray = close[np.maximum.accumulate(rows)]
+    return filled
 
 
 def _shown(split: FloatArray, jump: FloatArray) -> bool | None:
@@ -184,7 +192,7 @@ def split_like(frame: pd.DataFrame) -> pd.DataFrame:
     order = np.lexsort((frame["date"].to_numpy(), codes))
     close = frame["close"].to_numpy(np.float64)[order]
     with np.errstate(all="ignore"):
-        before = _known(close, np.append(True, np.diff(codes[order]) != 0))[0]
+        before = _before(close, np.append(True, np.diff(codes[order]) != 0))
         jump = np.log(before / close)
         ratio = _nearest(jump)
         if "open" in frame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -176,7 +176,7 @@ def panel_from_prices(
         provenance=about,
     )
     provenance = _provenance(about, [(frame, origin, {})], frame_of_panel(panel), adjusted)
-    return panel if provenance == about else replace(panel, provenance=provenance)
+    return panel if provenance == about else panel.with_provenance(provenance)
 
 
 def typed_frame(frame: pd.DataFrame, origin: Origin, adjust: Adjust = "auto") -> pd.DataFrame:
@@ -214,14 +214,11 @@ def _typed(
     if not len(frame):
         origin.fail("holds no rows; give at least two symbols with bars")
     dates = as_dates(frame["date"], origin)
-    symbols = frame["symbol"].astype(str).str.strip(_BLANKS)
-    no_symbol = (frame["symbol"].isna() | (symbols == "")).to_numpy()
-    origin.refuse(no_symbol, "there is no symbol", "name the asset")
-    names = symbols.to_numpy(object)
+    names = _names(frame["symbol"], origin)
     times = bar_times(dates, names, origin)
     fields = [name for name in (*BAR_FIELDS, ADJUSTED, "split", "dividend") if name in frame]
     bars = {name: read_numbers(frame[name], origin) for name in fields}
-    made = pd.DataFrame({"date": times, "symbol": names, **bars})
+    made = pd.DataFrame({"date": times, "symbol": names, **bars}, copy=False)
     if actions is not None:
         made = with_actions(made, actions, origin)
     made, done = adjusted(made, origin, adjust)
@@ -231,6 +228,16 @@ def _typed(
     return made, origin, facts
 
 
+def _names(symbols: pd.Series[Any], origin: Origin) -> npt.NDArray[Any]:
+    """Return the names of assets without blanks around them, one object for each."""
+    codes, texts = pd.factorize(symbols.astype(str), use_na_sentinel=False)
+    stripped = pd.Series(texts).str.strip(_BLANKS)
+    no_symbol = symbols.isna().to_numpy() | (stripped == "").to_numpy(bool)[codes]
+    origin.refuse(no_symbol, "there is no symbol", "name the asset")
+    names: npt.NDArray[Any] = stripped.to_numpy(object)[codes]
+    return names
+
+
 def _checked(frame: pd.DataFrame, origin: Origin, about: Mapping[str, Any]) -> pd.DataFrame:
     """Refuse bars that cannot be true, and duplicates; without rows that hold nothing.
 
@@ -238,7 +245,7 @@ def _checked(frame: pd.DataFrame, origin: Origin, about: Mapping[str, Any]) -> p
     """
     bars = {name: frame[name].to_numpy() if name in frame.columns else None for name in BAR_FIELDS}
     known = [values for values in bars.values() if values is not None]
-    empty = np.logical_and.reduce([np.isnan(values) | (values == 0) for values in known])
+    empty = reduce(np.logical_and, (np.isnan(values) | (values == 0) for values in known))
     empty &= frame["close"].isna().to_numpy()
     no_close = frame["close"].isna().to_numpy() & ~empty
     kept = ~empty
@@ -263,21 +270,22 @@ def _checked(frame: pd.DataFrame, origin: Origin, about: Mapping[str, Any]) -> p
     else:
         for faulty, problem, fix in problems:
             origin.refuse(faulty & kept, problem, fix)
-    times, symbols = frame["date"].to_numpy(), frame["symbol"].to_numpy()
+    times = frame["date"].to_numpy()
 
     def label(at: int) -> str:
-        return f"{symbols[at]} at {time_text(times[at])}"
+        return f"{frame['symbol'].iloc[at]} at {time_text(times[at])}"
 
-    again = frame.duplicated(["date", "symbol"]).to_numpy() & kept
-    fix = "delete one of them"
-    if len(symbols) and (symbols == symbols[0]).all():
-        fix += ", or call the column of the assets' names 'symbol' if these are several assets"
-    origin.refuse(again, "a second row for", fix, label)
-    codes = pd.factorize(symbols)[0]
+    codes, symbols = pd.factorize(frame["symbol"])
     order = np.argsort(codes, kind="stable")
-    late = (np.diff(codes[order]) == 0) & (np.diff(times[order]) < np.timedelta64(0))
-    if late.any():
-        origin.note("rows are sorted by date")
+    same, steps = np.diff(codes[order]) == 0, np.diff(times[order])
+    if (same & (steps <= np.timedelta64(0))).any():
+        again = frame.duplicated(["date", "symbol"]).to_numpy() & kept
+        fix = "delete one of them"
+        if len(symbols) == 1:
+            fix += ", or call the column of the assets' names 'symbol' if these are several assets"
+        origin.refuse(again, "a second row for", fix, label)
+        if (same & (steps < np.timedelta64(0))).any():
+            origin.note("rows are sorted by date")
     return frame if kept.all() else frame[kept].reset_index(drop=True)
 
 
@@ -367,21 +375,22 @@ def _panel(
     assets: Sequence[str] | None = None,
 ) -> PricePanel:
     """Spread a checked frame over dates and symbols, which are in order if none is given."""
-    symbols = frame["symbol"].to_numpy(str)
     column: npt.NDArray[np.intp]
-    codes, found = pd.factorize(symbols, sort=True)
+    codes, found = pd.factorize(frame["symbol"], sort=True)
     if assets is None:
         names, column = [str(name) for name in found], codes
     else:
         names = list(assets)
         places = {name: at for at, name in enumerate(names)}
         column = np.array([places[str(name)] for name in found], np.intp)[codes]
-    timestamps, row = np.unique(frame["date"].to_numpy("datetime64[ns]"), return_inverse=True)
+    row, timestamps = pd.factorize(frame["date"].to_numpy("datetime64[ns]"), sort=True)
     tables: dict[str, Any] = {}
     for name in BAR_FIELDS:
         if name in frame.columns:
-            tables[name] = np.full((len(timestamps), len(names)), np.nan)
-            tables[name][row, column] = frame[name].to_numpy()
+            table = tables[name] = np.full((len(timestamps), len(names)), np.nan)
+            table[row, column] = frame[name].to_numpy()
+            table[np.isnan(table)] = np.nan  # as a panel's own copy would, which is spared so
+            table.setflags(write=False)
     return PricePanel(timestamps, tuple(names), **tables, provenance=provenance)
 
 

@@ -176,7 +176,7 @@ def with_stored_currencies(panel: PricePanel, folder: Path) -> PricePanel:
         return panel
     known = {name: own for name, own in zip(panel.assets, labels, strict=True) if own}
     known |= panel.provenance.get("currencies", {})
-    return replace(panel, provenance={**panel.provenance, "currencies": known}) if known else panel
+    return panel.with_provenance({**panel.provenance, "currencies": known}) if known else panel
 
 
 def parsed(rates: str) -> dict[str, str] | str:

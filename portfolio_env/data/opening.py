@@ -6,7 +6,6 @@ import importlib.util
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeAlias
@@ -228,7 +227,7 @@ def _read(
     mended, record = repaired_bars(frame, repair)
     name = os.fspath(source) if is_path else about["source"]
     panel = panel_from_frame(mended, f"{'the ' * (name == 'frame')}{name}, repaired")
-    return replace(panel, provenance={**about, "repairs": record})
+    return panel.with_provenance({**about, "repairs": record})
 
 
 def long_frame(source: Source) -> pd.DataFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from portfolio_env.market.timeline import TimeLike, row_of
 from portfolio_env.names import unknown
 
 _LOGGER = logging.getLogger(__name__)
+_AT_ONCE = 8  # features that are written side by side: one by one, each write misses the cache
 
 
 @cache
@@ -149,7 +149,7 @@ class FeaturePipeline:
         bars = Bars(panel, self.reference)
         provenance = {**panel.provenance, "features": self._described(), "left_out": left_out}
         return Market(
-            panel=replace(panel, provenance=provenance),
+            panel=panel.with_provenance(provenance),
             features=self._observed(chosen, lambda _: bars, panel.tradable),
             feature_names=tuple(feature.name for feature in chosen),
             warmup=min(len(panel.timestamps), _lookback(chosen)),
@@ -248,7 +248,8 @@ class FeaturePipeline:
     ) -> npt.NDArray[np.float32]:
         """Return features as they are observed in the last K rows, (K, N, F).
 
-        One feature after the other, so that little more than the result is in memory.
+        A few features after the other, so that little more than the result is in memory, and
+        written together, as neighbours in it.
 
         Args:
             chosen: The F features.
@@ -257,13 +258,17 @@ class FeaturePipeline:
         """
         observed = np.zeros((*tradable.shape, len(chosen)), np.float32)
         count = np.zeros(tradable.shape)
-        for f, feature in enumerate(chosen):
-            values = _values(feature, bars_of(feature))[-len(tradable) :]
-            if feature.name in self.scalers:
-                values = self.scalers[feature.name](values)
-            seen = tradable & np.isfinite(values)
-            count += seen
-            observed[:, :, f] = np.clip(np.where(seen, values, 0.0), -self.bound, self.bound)
+        rows = np.empty((_AT_ONCE, *tradable.shape), np.float32)
+        for first in range(0, len(chosen), _AT_ONCE):
+            some = chosen[first : first + _AT_ONCE]
+            for row, feature in zip(rows, some, strict=False):
+                values = _values(feature, bars_of(feature))[-len(tradable) :]
+                if feature.name in self.scalers:
+                    values = self.scalers[feature.name](values)
+                seen = tradable & np.isfinite(values)
+                count += seen
+                row[:] = np.clip(np.where(seen, values, 0.0), -self.bound, self.bound)
+            observed[:, :, first : first + len(some)] = np.moveaxis(rows[: len(some)], 0, -1)
         for f, feature in enumerate(chosen):
             if feature.name == KNOWN:
                 others = max(1, len(chosen) - 1)

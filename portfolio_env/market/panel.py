@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from mmap import mmap
 from typing import Any, Self
 
@@ -97,10 +97,12 @@ def contained(
     prices = [values for values in known if values is not None]
     changed: npt.NDArray[np.bool_] = np.zeros(prices[0].shape, np.bool_)
     made: dict[str, FloatArray] = {}
-    for name, outer in (("high", np.fmax.reduce(prices)), ("low", np.fmin.reduce(prices))):
+    for name, outer in (("high", reduce(np.fmax, prices)), ("low", reduce(np.fmin, prices))):
         own = bars.get(name)
         if own is not None:
-            near = (own != outer) & (own * _UP >= outer) & (own <= outer * _UP)
+            near = own != outer
+            if near.any():
+                near &= (own * _UP >= outer) & (own <= outer * _UP)
             if near.any():
                 made[name] = np.where(near, outer, own)
                 changed |= near
@@ -387,6 +389,12 @@ class PricePanel(Immutable):
         values["exogenous"] = {name: arrays[f"exogenous {name}"] for name in self.exogenous}
         panel = object.__new__(type(self))
         panel.__dict__.update(values)
+        return panel
+
+    def with_provenance(self, provenance: Mapping[str, Any]) -> PricePanel:
+        """Return the panel with another record of where its data come from, unchecked as it is."""
+        panel = self._with_arrays(self.arrays())
+        panel.__dict__["provenance"] = dict(provenance)
         return panel
 
     def past(self, t: int, *, copy: bool = False) -> PricePanel:

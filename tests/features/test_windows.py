@@ -192,3 +192,18 @@ def test_lags_and_changes():
     np.testing.assert_array_equal(windows.lagged(x, 1)[:, 0], [np.nan, 2, 3])
     np.testing.assert_array_equal(windows.lagged(x, 3)[:, 0], [np.nan] * 3)
     np.testing.assert_array_equal(windows.change(x, 2)[:, 0], [np.nan, np.nan, 2])
+
+
+@pytest.mark.parametrize("w", [1, 7, 60])
+def test_many_windows_side_by_side_are_each_window_alone(w):
+    x, y = series(0, 0.002, (700, 2)), series(1, shape=(700, 2))
+    kinds = (
+        lambda a, b: windows.total(a, w),
+        lambda a, b: windows.deviation(a, w, 0),
+        lambda a, b: np.hstack(windows.covariance(a, b, w)),
+    )
+    for kind in kinds:
+        rows = kind(x, y)
+        assert np.isnan(rows[: w - 1]).all()
+        alone = [kind(x[t - w + 1 : t + 1], y[t - w + 1 : t + 1])[-1] for t in range(w - 1, 700)]
+        np.testing.assert_array_equal(rows[w - 1 :], alone)

@@ -45,7 +45,8 @@ def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict
     else:
         frame, first = read_csv(content, origin)
         origin = Origin(origin.name, "line", first, notes=origin.notes, weighty=origin.weighty)
-    filled = np.flatnonzero(frame.notna().to_numpy().any(axis=1))
+    known = frame if not frame[-1:].notna().any(axis=None) else frame[-1:]
+    filled = len(frame) - len(known) + np.flatnonzero(known.notna().to_numpy().any(axis=1))
     if not len(filled) and len(frame.columns):
         origin.fail("holds no rows; give at least one")
     return frame.iloc[: filled[-1] + 1 if len(filled) else 0], origin, about

@@ -217,7 +217,7 @@ def _renamed(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
     if "close" not in columns:
         names = [str(name) for name in frame.columns]
         origin.fail(f"lacks the columns ['close']; it has {names}: add or rename them")
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns, copy=False)
 
 
 def _column_of(field: str, frame: pd.DataFrame, origin: Origin) -> str | None:

@@ -56,15 +56,14 @@ def as_dates(dates: pd.Series[Any], origin: Origin) -> pd.Series[Any]:
     return labels.dt.tz_localize("UTC") if zoned and not at_midnight else labels
 
 
-def bar_times(dates: pd.Series[Any], symbols: npt.NDArray[Any], origin: Origin) -> Timestamps:
-    """Return the labels of bars: ``as_dates``, by symbol where midnight at an exchange became UTC.
+def bar_times(labels: pd.Series[Any], symbols: npt.NDArray[Any], origin: Origin) -> Timestamps:
+    """Return the labels of bars by symbol, where midnight at an exchange became UTC.
 
     Args:
-        dates: (K,).
+        labels: (K,) as ``as_dates`` returns them.
         symbols: (K,) whose bars they are.
         origin: Names rows in errors.
     """
-    labels = as_dates(dates, origin)
     zoned = isinstance(labels.dtype, pd.DatetimeTZDtype)
     times = (labels.dt.tz_localize(None) if zoned else labels).to_numpy("datetime64[ns]")
     if not zoned and not _may_begin_periods(times):

@@ -50,6 +50,18 @@ def test_an_adjusted_close_and_splits_give_what_the_asset_was_worth(seed, ratio,
     assert "look like splits: A on" in told[-1]
 
 
+@given(st.lists(st.tuples(st.sampled_from("ABC"), st.sampled_from([np.nan, 10.0, 20.0, 30.0]))))
+def test_jumps_are_from_the_last_close_of_the_same_asset(rows):
+    frame = pd.DataFrame(rows, columns=["symbol", "close"])
+    frame = frame.assign(date=pd.date_range("2024", periods=len(frame)))
+    before = frame.groupby("symbol")["close"].transform(lambda own: own.ffill().shift())
+    ratio = (before / frame["close"]).astype(float)
+    expected = ratio[ratio.isin([2.0, 3.0, 1.5, 0.5, 1 / 3, 2 / 3])]
+    found = split_like(frame).set_index("date")["ratio"].sort_index()
+    np.testing.assert_allclose(found, expected)
+    assert list(found.index) == list(frame["date"][expected.index])
+
+
 def test_splits_that_prices_do_not_show_were_adjusted_before():
     worth, frame, split = raw_market(0, 4.0, 6)
     quoted = frame.assign(open=worth, high=worth, low=worth, close=worth, split=split)
