@@ -23,6 +23,8 @@ Windows: TypeAlias = Mapping[str, tuple[Date, Date]]
 """First and last day of named periods, both included, or exact times."""
 
 YEAR = np.timedelta64(36_525 * 864, "s")  # 365.25 days, of which interest and growth are per year
+MOST_PERIODS = 1e9
+"""Bars per year at most, one in 32 milliseconds."""
 _YEAR = np.timedelta64(365, "D")
 _UNBROKEN = 0.85  # business days cover at most 0.82 of two weeks, and less of any longer time
 _TRADING_DAYS = 252
