@@ -53,9 +53,9 @@ class TransactionCosts:
         buy_commission_bps: Commission of purchases where it differs; None means ``commission_bps``.
         sell_commission_bps: Commission of sales where it differs; None means ``commission_bps``.
         slippage_bps: Half the bid-ask spread, paid on both sides, in basis points; as above.
-        impact: Coefficient ``k`` of the square-root impact, in [0, 1000]; about 1 in the literature;
-            0 is none. Needs a market with volumes. It makes ``initial_value`` matter: it is money,
-            not a unit.
+        impact: Coefficient ``k`` of the square-root impact, in [0, 1000]; about 1 in the
+            literature; 0 is none. Needs a market with volumes. It makes ``initial_value`` matter:
+            it is money, not a unit.
         impact_window: Bars over which volatility and money volume are averaged (>= 2); fewer are
             used while an asset's history is shorter, and none is charged at its very first bar.
         fixed_fee: Money charged once per rebalancing in which anything is traded, in [0, 1e15] and
