@@ -460,6 +460,15 @@ def test_help_needs_no_torch(command: str) -> None:
     assert "--curriculum" in said and said.endswith("set()\n")
 
 
+@pytest.mark.parametrize("name", ["train", "evaluate", "sweep", "trade"])
+def test_an_interruption_while_modules_are_imported_is_quiet(name: str, tmp_path: Path) -> None:
+    (tmp_path / "tyro.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    places = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    call = [sys.executable, str(ROOT / f"{name}.py")]
+    done = subprocess.run(call, capture_output=True, text=True, env=os.environ | places)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize("name", ["window", "n_features"])
 def test_encoder_options_leave_out_what_other_settings_decide(name: str) -> None:
     with pytest.raises(ArgumentError, match=f"encoder_options has '{name}': leave it out"):
