@@ -9,11 +9,16 @@ python evaluate.py --no-agent --market sp500 --baselines all --commissions 0,25
 python evaluate.py --no-agent --market sp500 --baselines all --quick
 """
 
+import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # no traceback of an import
 
 try:
     import tyro
@@ -195,13 +200,21 @@ def main() -> int:
     """Read the command line, evaluate, print and write; returns the exit status."""
     find_own_modules()
 
-    def work() -> None:
+    def work() -> int:
         file = file_of(sys.argv[1:])
         default = tyro.MISSING_NONPROP if file is None else _defaults(file)
-        evaluate(read_arguments(EvaluateConfig, description=__doc__, default=default))
+        found = evaluate(read_arguments(EvaluateConfig, description=__doc__, default=default))
+        from baselines import BASELINES
+
+        failed = [name for name in found.failed if name.partition("(")[0] not in BASELINES]
+        for name in failed:  # asked for by its name; those built in may not fit any data
+            print(f"error: {name} could not run: {found.failed[name]}", file=sys.stderr)
+        return 1 if failed else 0
 
     return exit_status(work, stopped="stopped; what was written before is whole")
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -12,7 +12,12 @@ python sweep.py search space.yaml --trials 20 --market sp500 --out runs/search
 """
 
 import logging
+import os
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # no traceback of an import
 
 from agents.sweep.processes import begin
 
@@ -54,4 +59,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

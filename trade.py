@@ -17,8 +17,13 @@ python trade.py status paper/one
 Also verify, export, halt, resume, flatten, reconcile, resolve: see --help.
 """
 
+import os
+import signal
 import sys
 from inspect import getdoc
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # no traceback of an import
 
 try:
     import tyro  # noqa: F401 (its absence is told before others import it)
@@ -48,4 +53,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -1,12 +1,17 @@
 """Train an agent and write a run folder, e.g. `python train.py --market sp500 --algo ppo`."""
 
 import logging
+import os
 import shlex
+import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # no traceback of an import
 
 try:
     import tyro
@@ -149,4 +154,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

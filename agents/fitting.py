@@ -114,9 +114,16 @@ class Fit:
 
     @contextmanager
     def draws(self) -> Iterator[None]:
-        """Within this context torch draws from seed and round; other draws stay as they are."""
+        """Within this context, of a round's steps, torch draws from seed and round alone.
+
+        Raises:
+            ArgumentError: If the weights are not finite after it.
+        """
         device = next(self.network.parameters()).device
-        with th.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with (
+            divergence_told(self.network, lambda: f"gradient step {self.steps:,}"),
+            th.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        ):
             th.manual_seed(self.options.seed + 1_000_003 * self.round)
             yield
 
@@ -227,6 +234,34 @@ class Fit:
         with th.no_grad():
             for own, other in zip(self.network.parameters(), weights, strict=True):
                 own.copy_(other)
+
+
+@contextmanager
+def divergence_told(network: nn.Module, done: Callable[[], str]) -> Iterator[None]:
+    """Refuse weights that are not finite after this context, and explain what they raise in it.
+
+    A distribution, an environment or a loss may be the first to complain about what they give.
+
+    Args:
+        network: The network that is trained.
+        done: Returns how far the training has come, e.g. "64 steps".
+
+    Raises:
+        ArgumentError: If the training diverged.
+    """
+    cause = None
+    try:
+        yield
+    except ValueError as error:
+        cause = error
+    sound = [weight.isfinite().all() for weight in network.parameters()]
+    if sound and not th.stack(sound).all():
+        raise ArgumentError(
+            f"the training diverged: after {done()} weights of the network are no longer finite; "
+            "lower learning_rate among the options of the algorithm, or the scale of the reward"
+        ) from cause
+    if cause is not None:
+        raise cause
 
 
 class Trainer(Protocol):

@@ -14,6 +14,7 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.features import FeaturePipeline
 from portfolio_env.files.atomic import parse_json
 from portfolio_env.market.panel import PricePanel
+from portfolio_env.market.timeline import MOST_PERIODS
 
 PATHS = ("metadata", "exogenous", "actions")
 """Settings that are paths of files."""
@@ -57,7 +58,8 @@ class DataOptions:
         check_fields(self, "data.")
         json_object("data.repair", self.repair, '{"sort": true}')
         if self.periods_per_year is not None:
-            check_number("data.periods_per_year", self.periods_per_year, above=0)
+            name, value = "data.periods_per_year", self.periods_per_year
+            check_number(name, value, above=0, high=MOST_PERIODS)
         try:
             Repair.of(self.repairs)
         except TypeError as error:

@@ -211,10 +211,11 @@ def tell(root: Path) -> int:
         say(f"failed: {cell}: {error}", indent="  ")
     if failed:
         print(f"Once the cause is fixed: python sweep.py retry {root}")
-    for line in summary_text(root, summarise(cell_results(root))).splitlines():
+    table = summarise(cell_results(root))
+    for line in summary_text(root, table).splitlines():
         say(line)
     if counts["done"] == len(wanted):
-        own = shlex.quote(str(root / wanted[0].setting))
+        own = shlex.quote(str(root / table.index[0]))  # the best
         print(f"Next: python evaluate.py {own}, or another setting")
     write_summary(root)  # last: a full disk or a folder of others leaves the words above
     return 1 if failed else 0

@@ -31,7 +31,7 @@ from portfolio_env.checks import (
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.features.pipeline import build_market
 from portfolio_env.market.rates import absolute
-from portfolio_env.market.timeline import Timestamps, bars_of, row_of, split_rows
+from portfolio_env.market.timeline import Timestamps, bars_of, named_row, split_rows
 from portfolio_env.names import names_plugin, plugin_name
 
 Range = tuple[int, int]
@@ -326,7 +326,7 @@ class TrainConfig(MarketConfig):
         ranges = dict(zip(NAMES, split_rows(timestamps, self.train, self.validation), strict=True))
         start, end = ranges["test"]
         if isinstance(self.test, str):
-            end = row_of(timestamps, self.test, end=True)
+            end = named_row("test", timestamps, self.test, end=True)
         elif self.test is not None:
             end = min(end, start + bars_of("test", self.test, len(timestamps)))
         if end - start < 2:

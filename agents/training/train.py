@@ -3,8 +3,7 @@
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from stable_baselines3.common.utils import get_device
 from agents.compute.estimate import fitted
 from agents.compute.options import set_up
 from agents.direct.training import DirectOptions, DirectTrainer, sorted_direct_options
-from agents.fitting import run_rounds, take_up
+from agents.fitting import divergence_told, run_rounds, take_up
 from agents.inspection import encoder_figures
 from agents.networks.plugins import told_as_theirs
 from agents.progress import Outlook, bar, duration
@@ -297,7 +296,8 @@ def _run_rl(
     outlook = Outlook("This training", config.timesteps, shorter(config))
     own = nullcontext() if config.algo in ALGORITHMS else told_as_theirs(f"algo {config.algo!r}")
     progress = bar(config.algo, config.timesteps, before, shown=progress_bar and left > 0)
-    with own, _divergence_told(agent), progress as advance:
+    told = divergence_told(agent.policy, lambda: f"{agent.num_timesteps:,} steps")
+    with own, told, progress as advance:
         agent.learn(
             left,
             callback=[ProgressCallback(advance, outlook), *callbacks],
@@ -307,22 +307,6 @@ def _run_rl(
     _tell_pace(agent.num_timesteps - before, perf_counter() - clock)
     agent.logger.close()
     save_agent(agent, path / f"final_model{SUFFIX}")
-
-
-@contextmanager
-def _divergence_told(agent: BaseAlgorithm) -> Iterator[None]:
-    """Explain the error of a distribution, or of the env, at what a diverged network gave."""
-    try:
-        yield
-    except ValueError as error:
-        sound = all(bool(each.isfinite().all()) for each in agent.policy.parameters())
-        if sound:
-            raise
-        raise ArgumentError(
-            f"the training diverged: after {agent.num_timesteps:,} steps weights of the network "
-            "are no longer finite; lower learning_rate among the options of the algorithm, or the "
-            "scale of the reward"
-        ) from error
 
 
 def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> DirectTrainer:

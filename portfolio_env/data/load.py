@@ -23,7 +23,7 @@ from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.features.pipeline import FeaturePipeline, build_market
 from portfolio_env.market import Market, market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.market.timeline import TimeLike, as_timestamp, row_of, time_text
+from portfolio_env.market.timeline import MOST_PERIODS, TimeLike, as_timestamp, row_of, time_text
 from portfolio_env.names import indices_of
 from portfolio_env.resampling import resample
 
@@ -86,7 +86,7 @@ def load_market(
             store tell.
         exchange_rates: Rates of exchange for it, by currency: numbers, Series, files, or assets of
             the source (see ``portfolio_env.data.currencies``).
-        periods_per_year: Bars per year that yearly figures follow from, above 0; None for those
+        periods_per_year: Bars per year that yearly figures follow from, in (0, 1e9]; None for those
             that are counted in the range they are of, which ``repr(market)`` states for all of it.
             Interest accrues by the clock either way.
 
@@ -167,7 +167,7 @@ def _stated(panel: PricePanel, periods_per_year: float | None) -> PricePanel:
     """Return the panel with what was stated of its bars per year."""
     if periods_per_year is None:
         return panel
-    check_number("periods_per_year", periods_per_year, above=0)
+    check_number("periods_per_year", periods_per_year, above=0, high=MOST_PERIODS)
     return replace(panel, stated_periods_per_year=float(periods_per_year))
 
 

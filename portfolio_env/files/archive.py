@@ -22,13 +22,13 @@ import numpy.typing as npt
 
 from portfolio_env.errors import DataError
 from portfolio_env.files.atomic import regular, replacing
+from portfolio_env.files.unpacking import FACTOR, most_bytes
 
 _ALIGNMENT = 64
 _LOCAL_HEADER = 30  # bytes before name and extra field (APPNOTE.TXT 4.3.7)
 _LARGE = 1 << 30  # members above it need 64-bit sizes
 _KINDS = "biufMU"  # kinds of data types: neither objects nor records of them
 _NPY_HEADER = 10_000  # bytes of a header at most, as for numpy.load
-_INFLATION = (100, 1 << 26)  # compressed members may grow to a file's size x the first + the second
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -94,9 +94,8 @@ def _members(archive: ZipFile, size: int) -> dict[str, ZipInfo]:
         if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
             raise ValueError(f"the member {name[:40]!r} is compressed in an unknown way")
         members[name] = member
-    factor, more = _INFLATION
-    if sum(member.file_size for member in members.values()) > factor * size + more:
-        raise ValueError(f"its members are more than {factor} times as large as the file")
+    if sum(member.file_size for member in members.values()) > most_bytes(size):
+        raise ValueError(f"its members are more than {FACTOR} times as large as the file")
     return members
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 
 from portfolio_env.errors import DataError
 from portfolio_env.files.atomic import regular, replacing
+from portfolio_env.files.unpacking import FACTOR, most_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,20 +63,21 @@ def read_parquet(
         The table; its metadata are without the checksum.
 
     Raises:
-        DataError: If there is no such table, or it is not what was written.
+        DataError: If there is no such table, it is not what was written, or a small file holds
+            more than fits into memory (``portfolio_env.files.unpacking``).
     """
     arrow, parquet = _pyarrow()
     name = str(source) if name is None else name
     try:
-        table = parquet.read_table(
-            source if hasattr(source, "read") else os.fspath(regular(source)),
-            partitioning=None,
-            page_checksum_verification=True,
-        )
+        content: Any = source if hasattr(source, "read") else os.fspath(regular(source))
+        _refuse_beyond(most_bytes(_size(content)), content, name)
+        table = parquet.read_table(content, partitioning=None, page_checksum_verification=True)
         metadata = dict(table.schema.metadata or {})
         checksum = metadata.pop(CHECKSUM, None)
         table = table.replace_schema_metadata(metadata)
         written = checksum is None or checksum == digest(table).encode()
+    except DataError:
+        raise
     except MemoryError as error:
         raise DataError(
             f"{name} takes more memory than there is ({error}); read a part of it, or {fix} if it "
@@ -90,6 +92,62 @@ def read_parquet(
     if not written:
         raise DataError(f"{name} is damaged: its checksum does not fit; {fix}")
     return table
+
+
+def _size(source: str | BinaryIO) -> int:
+    """Return the number of bytes of a file, or of its content."""
+    if isinstance(source, str):
+        return os.stat(source).st_size
+    size = source.seek(0, os.SEEK_END)
+    source.seek(0)
+    return size
+
+
+def _refuse_beyond(most: int, source: str | BinaryIO, name: str) -> None:
+    """Refuse a file whose values take more than so many bytes, without decoding them.
+
+    Any number of equal values takes a few bytes of a file. The metadata say how many values there
+    are; each counts as 8 bytes or more, and a text as all different ones of its column together.
+    Where these are too long, texts are decoded to their place among the different ones instead.
+
+    Raises:
+        DataError: If they take more.
+    """
+    _, parquet = _pyarrow()
+    with parquet.ParquetFile(source) as file:
+        names, metadata = file.schema_arrow.names, file.metadata
+        leaves = [file.schema.column(at) for at in range(metadata.num_columns)]
+        groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
+    others = 0
+    texts: dict[str, int] = {}
+    for at, leaf in enumerate(leaves):
+        chunks = [group.column(at) for group in groups]
+        others += sum(chunk.num_values for chunk in chunks) * max(leaf.length, 8)
+        if leaf.physical_type == "BYTE_ARRAY":
+            longest = sum(chunk.num_values * chunk.total_uncompressed_size for chunk in chunks)
+            if names.count(leaf.path) == 1:
+                texts[leaf.path] = longest
+            else:  # in lists or records
+                others += longest
+    if others <= most < others + sum(texts.values()):
+        with parquet.ParquetFile(source, read_dictionary=list(texts)) as file:
+            for column in texts:
+                texts[column] = sum(map(_length, file.read([column])[column].chunks))
+    size = others + sum(texts.values())
+    if size > most:
+        raise DataError(
+            f"{name} unpacks to more than {FACTOR} times its size, to {size:,} bytes; give a part "
+            "of it, or write it again uncompressed and without dictionaries if it is right"
+        )
+
+
+def _length(texts: Any) -> int:
+    """Return the total length of texts that may stand as indices of different ones."""
+    import pyarrow.compute as pc
+
+    if hasattr(texts, "dictionary"):
+        return pc.sum(pc.binary_length(texts.dictionary).take(texts.indices)).as_py() or 0
+    return int(texts.nbytes)
 
 
 def digest(table: pa.Table) -> str:

@@ -110,7 +110,7 @@ def contained(
 
 
 def frozen(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return a C-contiguous read-only array; a copy unless the input is one already."""
+    """Return a C-contiguous array that stays read-only; a copy unless the input is one already."""
     array = np.asarray(values, dtype)
     owner = array.base if isinstance(array.base, np.ndarray) else array
     owned = owner.flags.owndata or isinstance(owner.base, mmap)
@@ -118,7 +118,14 @@ def frozen(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         array = np.array(array, dtype, order="C")
         if array.dtype.kind == "f":
             array[np.isnan(array)] = np.nan  # one bit pattern, so that equal data have equal hashes
+    return read_only(array)
+
+
+def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array, made read-only, as a view, which ``setflags`` cannot make writable again."""
+    if array.flags.writeable or array.flags.owndata:
         array.setflags(write=False)
+        return array.view()
     return array
 
 
@@ -135,9 +142,10 @@ class Immutable:
         return {name: value for name, value in self.__dict__.items() if name != "_room"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for value in (*state.values(), *state.get("exogenous", {}).values()):
-            if isinstance(value, np.ndarray):
-                value.setflags(write=False)
+        for held in (state, state.get("exogenous", {})):
+            for name, value in held.items():
+                if isinstance(value, np.ndarray):
+                    held[name] = read_only(value)
         self.__dict__.update(state)
 
 
@@ -407,9 +415,7 @@ class PricePanel(Immutable):
             raise ArgumentError(f"t is {t}: give a row in [0, {len(self.timestamps) - 1}]")
         rows = {name: values[: t + 1] for name, values in self.arrays().items()}
         if copy:
-            rows = {name: values.copy() for name, values in rows.items()}
-            for values in rows.values():
-                values.setflags(write=False)
+            rows = {name: read_only(values.copy()) for name, values in rows.items()}
         return self._with_arrays(rows)
 
     def subset(

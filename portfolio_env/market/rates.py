@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from numpy.typing import ArrayLike
 
 from portfolio_env.checks import check_choice, check_number, shortened
 from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files.atomic import regular
+from portfolio_env.files.unpacking import unpacked
 from portfolio_env.market.panel import FloatArray
 from portfolio_env.market.timeline import Timestamps, as_timestamp, years_between
 from portfolio_env.market.zones import exchange_days
@@ -252,11 +255,12 @@ def _read(name: str, source: str) -> pd.Series[float]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     check_keywords(f"{name}={shortened(source)}", "option", options, ("column", "unit"))
     try:
+        content = unpacked(regular(path).read_bytes())
         for separator in (";", "\t", ","):
-            frame = pd.read_csv(Path(path), sep=separator, index_col=0)
+            frame = pd.read_csv(io.BytesIO(content), sep=separator, index_col=0)
             if frame.shape[1]:
                 break
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{name}={shortened(path)} cannot be read ({shortened(str(error))}): give a number, or "
             "a CSV file with a column of dates and one of yearly rates"

@@ -23,6 +23,8 @@ Windows: TypeAlias = Mapping[str, tuple[Date, Date]]
 """First and last day of named periods, both included, or exact times."""
 
 YEAR = np.timedelta64(36_525 * 864, "s")  # 365.25 days, of which interest and growth are per year
+MOST_PERIODS = 1e9
+"""Bars per year at most, one in 32 milliseconds."""
 _YEAR = np.timedelta64(365, "D")
 _UNBROKEN = 0.85  # business days cover at most 0.82 of two weeks, and less of any longer time
 _TRADING_DAYS = 252
@@ -87,6 +89,14 @@ def row_of(timestamps: Timestamps, when: TimeLike, *, end: bool = False) -> int:
     return row
 
 
+def named_row(name: str, timestamps: Timestamps, when: TimeLike, *, end: bool = False) -> int:
+    """Return the row of a moment, see ``row_of``; its errors name the argument."""
+    try:
+        return row_of(timestamps, when, end=end)
+    except ArgumentError as error:
+        raise ArgumentError(f"{name}: {error}") from error
+
+
 def _latest_end(timestamps: Timestamps) -> np.datetime64:
     """Return the last date that can be meant for the end of a range up to the last bar."""
     return timestamps[-1] + max(_WEEK, bar_spacing(timestamps)[0] * 3 // 2)
@@ -97,11 +107,14 @@ def split_rows(
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     """Return chronological ranges for training, validation and test; see ``Market.split``."""
     n = len(timestamps)
-    first = bars_of("train", train, n) if isinstance(train, float) else row_of(timestamps, train)
+    if isinstance(train, float):
+        first = bars_of("train", train, n)
+    else:
+        first = named_row("train", timestamps, train)
     if isinstance(validation, float):
         second = first + bars_of("validation", validation, n)
     else:
-        second = row_of(timestamps, validation)
+        second = named_row("validation", timestamps, validation)
     if not 0 < first < second < n:
         raise ArgumentError(
             f"train={train!r}, validation={validation!r} split {n} bars at rows {first} and "

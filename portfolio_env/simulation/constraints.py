@@ -12,6 +12,7 @@ from portfolio_env.checks import (
     check_fields,
     check_integer,
     check_number,
+    check_range,
     known_fields,
     short_repr,
     shortened,
@@ -28,6 +29,7 @@ from portfolio_env.simulation.projection import (
 )
 
 NO_LIMIT = np.inf
+LARGEST_WEIGHT = 1e3  # its rounding is still less than what counts as a trade
 
 
 @known_fields
@@ -52,16 +54,17 @@ class PortfolioConstraints:
         top_k: At most this many assets are held; None is all.
         min_weight: Lower bound of every asset (of every *held* asset with ``top_k``); None means 0,
             or ``-max_weight`` where shorts are allowed.
-        max_weight: Upper bound of every asset, in (0, ...].
+        max_weight: Upper bound of every asset, in (0, 1000].
         max_turnover: Largest traded notional of one step over wealth (a full switch is 2); None is
             no limit.
         max_period_turnover: Largest sum of turnovers over any ``turnover_period`` consecutive
             steps.
         turnover_period: Steps of the rolling period, needed with ``max_period_turnover``.
-        max_leverage: Largest gross exposure ``sum |w_i|`` of the assets; above 1, cash may be
-            negative.
-        min_cash: Lower bound of the cash weight; None means ``1 - max_leverage`` (0 if unlevered).
-        max_cash: Upper bound of the cash weight; None means no bound.
+        max_leverage: Largest gross exposure ``sum |w_i|`` of the assets, in (0, 1000]; above 1,
+            cash may be negative.
+        min_cash: Lower bound of the cash weight, in [-1000, 1000]; None means
+            ``1 - max_leverage`` (0 if unlevered).
+        max_cash: Upper bound of the cash weight, likewise; None means no bound.
         no_trade_band: An asset whose target is within this distance of its drifted weight is not
             traded.
         group_by: Category of the market whose labels are the groups of ``group_bounds``, e.g.
@@ -93,7 +96,11 @@ class PortfolioConstraints:
         """Check each field by itself and against the others."""
         object.__setattr__(self, "group_bounds", _checked_pairs(self.group_bounds))
         check_fields(self)
-        for name in ("max_weight", "max_leverage", "max_turnover", "max_period_turnover"):
+        for name in ("max_weight", "max_leverage"):
+            check_number(name, getattr(self, name), above=0, high=LARGEST_WEIGHT)
+        for name in ("min_cash", "max_cash"):
+            check_range(name, getattr(self, name), -LARGEST_WEIGHT, LARGEST_WEIGHT)
+        for name in ("max_turnover", "max_period_turnover"):
             value = getattr(self, name)
             if value is not None:
                 check_number(name, value, above=0)

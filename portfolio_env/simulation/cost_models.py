@@ -13,7 +13,7 @@ from portfolio_env.errors import ArgumentError, told_as_theirs
 from portfolio_env.market import PricePanel
 from portfolio_env.market.rates import Rate, checked_rate
 from portfolio_env.names import find
-from portfolio_env.simulation.costs import TransactionCosts
+from portfolio_env.simulation.costs import LARGEST_VALUE, TransactionCosts
 
 Float = NDArray[np.float64]
 
@@ -26,7 +26,8 @@ class CostModel(Protocol):
     else may vary over time.
 
     Attributes:
-        fixed_fee: Money charged once per rebalancing in which anything is traded, >= 0.
+        fixed_fee: Money charged once per rebalancing in which anything is traded, in [0, 1e15] and
+            below the initial value of an account.
         cash_rate_annual: Yearly simple rate that positive cash earns, as of ``TransactionCosts``.
         margin_rate_annual: Yearly simple rate that negative cash pays, in [-1, 10].
         borrow_rate_annual: Yearly simple rate paid on the value of short positions, likewise.
@@ -62,7 +63,7 @@ class CostModel(Protocol):
 CUTS = 8  # bars after which the future is cut off, to see whether impact knows it
 _METHODS = ("rates", "impact_coefficients")
 _NUMBERS = {
-    "fixed_fee": (0.0, np.inf),
+    "fixed_fee": (0.0, LARGEST_VALUE),
     "margin_rate_annual": (-1.0, 10.0),
     "borrow_rate_annual": (-1.0, 10.0),
     "delisting_haircut": (0.0, 1.0),
@@ -100,11 +101,7 @@ def made_costs(spec: CostSpec) -> Costs:
         raise ArgumentError(f"costs={named!r} is not a class and takes no {sorted(options)}.")
     for name, (low, high) in _NUMBERS.items():
         value = getattr(thing, name, None)
-        if (
-            not isinstance(value, int | float | np.number)
-            or not low <= value <= high
-            or value == np.inf
-        ):
+        if not isinstance(value, int | float | np.number) or not low <= value <= high:
             raise ArgumentError(
                 f"{name} of {type(thing).__name__} is {value!r}; it must be a finite number in "
                 f"[{low:g}, {high:g}]."

@@ -25,6 +25,8 @@ from portfolio_env.names import indices_of
 
 Bps = float | Sequence[float] | Mapping[str, float]
 OTHERS = "*"  # stands for every asset that a mapping does not name
+LARGEST_VALUE = 1e15  # of an account or a fee in money, whose cents float64 still tells apart
+LARGEST_IMPACT = 1e3  # far beyond it the cost of a trade is lost in rounding
 
 
 @known_fields
@@ -51,12 +53,13 @@ class TransactionCosts:
         buy_commission_bps: Commission of purchases where it differs; None means ``commission_bps``.
         sell_commission_bps: Commission of sales where it differs; None means ``commission_bps``.
         slippage_bps: Half the bid-ask spread, paid on both sides, in basis points; as above.
-        impact: Coefficient ``k`` >= 0 of the square-root impact; about 1 in the literature; 0 is
-            none. Needs a market with volumes. It makes ``initial_value`` matter: it is money, not a
-            unit.
+        impact: Coefficient ``k`` of the square-root impact, in [0, 1000]; about 1 in the
+            literature; 0 is none. Needs a market with volumes. It makes ``initial_value`` matter:
+            it is money, not a unit.
         impact_window: Bars over which volatility and money volume are averaged (>= 2); fewer are
             used while an asset's history is shorter, and none is charged at its very first bar.
-        fixed_fee: Money charged once per rebalancing in which anything is traded.
+        fixed_fee: Money charged once per rebalancing in which anything is traded, in [0, 1e15] and
+            below the initial value of an account.
         cash_rate_annual: Yearly simple rate that positive cash earns: one number, or numbers by
             date of which the last one known at bar t is earned until bar t + 1: a Series, a mapping
             from ISO dates, or the path of a CSV file (``market.rates.Rate``).
@@ -90,8 +93,8 @@ class TransactionCosts:
             value = getattr(self, field.name)
             if field.name.endswith("_bps") and value is not None:
                 object.__setattr__(self, field.name, _checked_bps(field.name, value))
-        for name in ("impact", "fixed_fee"):
-            check_number(name, getattr(self, name), 0)
+        check_number("impact", self.impact, 0, LARGEST_IMPACT)
+        check_number("fixed_fee", self.fixed_fee, 0, LARGEST_VALUE)
         for name in ("margin_rate_annual", "borrow_rate_annual"):
             check_number(name, getattr(self, name), -1, 10)
         check_number("delisting_haircut", self.delisting_haircut, 0, 1)

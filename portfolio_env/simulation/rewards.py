@@ -23,6 +23,7 @@ from portfolio_env.names import check_keywords, find
 from portfolio_env.simulation import dynamics
 
 Float = NDArray[np.float64]
+LARGEST = 1e6  # scale or penalty, whose squares float32 still holds: networks learn in it
 
 
 class Transition:
@@ -127,8 +128,8 @@ class ExcessLogReturn(Reward):
     """
 
     def __init__(self, scale: float = 1.0) -> None:
-        """Keep the scale, > 0."""
-        self.scale = float(check_number("scale", scale, above=0))
+        """Keep the scale, in (0, 1e6]."""
+        self.scale = float(check_number("scale", scale, above=0, high=LARGEST))
 
     def __call__(self, step: Transition) -> Float:
         """Return the scaled excess."""
@@ -139,9 +140,11 @@ class RiskAdjusted(Reward):
     """``r - risk_aversion * r^2 - turnover_penalty * turnover`` with the simple return ``r``."""
 
     def __init__(self, risk_aversion: float = 0.5, turnover_penalty: float = 0.01) -> None:
-        """Keep the two penalties, >= 0."""
-        self.risk_aversion = float(check_number("risk_aversion", risk_aversion, 0))
-        self.turnover_penalty = float(check_number("turnover_penalty", turnover_penalty, 0))
+        """Keep the two penalties, in [0, 1e6]."""
+        self.risk_aversion = float(check_number("risk_aversion", risk_aversion, 0, LARGEST))
+        self.turnover_penalty = float(
+            check_number("turnover_penalty", turnover_penalty, 0, LARGEST)
+        )
 
     def __call__(self, step: Transition) -> Float:
         """Return the penalised simple return."""
@@ -153,8 +156,8 @@ class DrawdownPenalised(Reward):
     """``log return - penalty * drawdown``, the drawdown being that after the step."""
 
     def __init__(self, penalty: float = 0.1) -> None:
-        """Keep the penalty per unit of drawdown and step, >= 0."""
-        self.penalty = float(check_number("penalty", penalty, 0))
+        """Keep the penalty per unit of drawdown and step, in [0, 1e6]."""
+        self.penalty = float(check_number("penalty", penalty, 0, LARGEST))
 
     def __call__(self, step: Transition) -> Float:
         """Return the penalised log return."""

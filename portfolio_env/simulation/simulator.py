@@ -17,7 +17,7 @@ from portfolio_env.names import indices_of
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.constraints import NO_LIMIT, PortfolioConstraints
 from portfolio_env.simulation.cost_models import CostSpec, made_costs
-from portfolio_env.simulation.costs import TransactionCosts
+from portfolio_env.simulation.costs import LARGEST_VALUE, TransactionCosts
 from portfolio_env.simulation.episodes import Episodes, When, checked_weights, weights_array
 from portfolio_env.simulation.executor import Account
 from portfolio_env.simulation.fills import Fills, FillSpec, draw_key, made_fills
@@ -117,11 +117,16 @@ class Simulator:
         check_choice("action", action, ("logits", "weights"))
         check_choice("execution", execution, ("close", "next_open"))
         check_number("adjustment", adjustment, above=0, high=1)
-        check_number("initial_value", initial_value, LEAST_VALUE, 1e15)
+        check_number("initial_value", initial_value, LEAST_VALUE, LARGEST_VALUE)
         check_number("logits_scale", logits_scale, above=0, high=100)
         self.market = market
         self.num_lanes, self.window, self.action = num_lanes, window, action
         self.costs = made_costs(costs)
+        if self.costs.fixed_fee >= initial_value:
+            raise ArgumentError(
+                f"fixed_fee={self.costs.fixed_fee:g} of costs must be below "
+                f"initial_value={initial_value:g}; the first trade would cost the whole account."
+            )
         self.constraints = as_dataclass(PortfolioConstraints, constraints, "constraints")
         self.fills = made_fills(fills)
         self.delay = delay

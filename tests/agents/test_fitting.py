@@ -1,15 +1,18 @@
 """Fitting in rounds: schedules, averages, the best weights, and exact resumption."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch as th
+from helpers.small_runs import small
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from agents.fitting import KIND, Fit, FitOptions, run_rounds, take_up
 from agents.tensors import save_tensors
+from agents.training.train import train
 from portfolio_env.errors import ArgumentError, DataError
 
 OPTIONS = [
@@ -222,3 +225,32 @@ def test_a_gain_of_less_than_min_delta_is_none() -> None:
         assert fit.stale == stale
     assert fit.finished
     assert fit.best == 0.89
+
+
+def test_weights_that_are_not_finite_are_told_at_the_end_of_a_round() -> None:
+    trainer = Regression(learning_rate=1e308)
+    with pytest.raises(ArgumentError, match="the training diverged: after gradient step 2"):
+        trainer.advance()
+
+
+@pytest.mark.parametrize(  # where distributions do not check, the env meets what is not finite
+    ("algo", "checked", "options", "done"),
+    [
+        ("ppo", True, {"n_steps": 8, "batch_size": 32}, "32 steps"),
+        ("ppo", False, {"n_steps": 8, "batch_size": 32}, "32 steps"),
+        ("direct", True, {}, "gradient step 1"),
+    ],
+)
+def test_a_training_that_diverges_is_told_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    algo: str,
+    checked: bool,
+    options: dict[str, Any],
+    done: str,
+) -> None:
+    monkeypatch.setattr(th.distributions.Distribution, "_validate_args", checked)
+    given = {"timesteps": 240, "num_envs": 4, "validation_every": 120}
+    given |= {"algo_options": json.dumps(options | {"learning_rate": 1e308})}
+    with pytest.raises(ArgumentError, match=f"the training diverged: after {done} weights"):
+        train(small(tmp_path / "run", algo=algo, **given), progress_bar=False)

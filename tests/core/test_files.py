@@ -9,7 +9,10 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -260,3 +263,36 @@ def test_files_are_as_readable_as_any_other_also_where_a_writer_makes_private_on
         private.replace(beside)  # as safetensors writes
     (tmp_path / "other").touch()
     assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+MILLION = 1_000_000
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.ones(10 * MILLION),
+        np.zeros(10 * MILLION, bool),
+        pa.DictionaryArray.from_arrays(np.zeros(MILLION, np.int32), ["x" * 50_000]),
+        pa.array([["x" * 1_000]] * (MILLION // 10)),
+        pa.array([b"x" * 1_000] * (MILLION // 10), pa.binary(1_000)),
+    ],
+    ids=["numbers", "bits", "texts", "lists", "bytes"],
+)
+def test_a_small_parquet_file_of_many_values_is_refused_undecoded(tmp_path, monkeypatch, column):
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(pa.table({"close": column}), path, compression="zstd")
+    assert path.stat().st_size < 100_000
+    monkeypatch.setattr(pq, "read_table", None)
+    with pytest.raises(DataError, match=r"bomb\.parquet unpacks to more than 100 times its size"):
+        read_parquet(path)
+
+
+def test_a_parquet_file_of_many_equal_short_texts_is_read(tmp_path):
+    """All of a column's different texts together are long, and none of them is."""
+    path, names = tmp_path / "long.parquet", [f"S{each:04}" for each in range(5_000)]
+    table = pa.table(
+        {"symbol": pa.array(names * 200), "odd": pa.array(["", None] * (MILLION // 2))}
+    )
+    pq.write_table(table, path)
+    assert read_parquet(path).equals(table)

@@ -5,6 +5,7 @@ import importlib
 import json
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -151,3 +152,14 @@ def test_the_core_imports_nothing_heavy(code):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert not HEAVY & set(done.stdout.split())
+
+
+def test_explained_mutants_change_lines_that_are_there():
+    """A reason for a line of earlier code excuses nothing, and hides that the new one has none."""
+    explained = tomllib.loads((ROOT / "benchmarks" / "mutants.toml").read_text())["explained"]
+    for module, reasons in explained.items():
+        lines = {line.strip() for line in (ROOT / module).read_text().splitlines()}
+        for key in reasons:
+            change = key.partition(": ")[2]
+            arrows = [at for at in range(len(change)) if change.startswith(" -> ", at)]
+            assert any(change[:at] in lines for at in arrows), f"{module}: {key}"

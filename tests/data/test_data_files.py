@@ -145,6 +145,7 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "old.csv").write_bytes(b"\xd0\xcf\x11\xe0 and sheets")
     (tmp_path / "bars.csv").write_bytes(b'[{"date": "2020-01-01"}]')
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
+    (tmp_path / "frame.feather").write_bytes(b"ARROW1\0\0 and batches")
     for name, text in (
         ("cut.csv.gz", "cannot be read"),
         ("bomb.csv.gz", "unpacks to more than 100 times its size"),
@@ -153,6 +154,7 @@ def test_unreadable_files(tmp_path):
         ("book.xlsx", "is an Excel file or a zip; save the table as CSV"),
         ("old.csv", "is an old Excel file; save"),
         ("bars.csv", "is JSON; save the table as CSV or Parquet"),
+        ("frame.feather", "is a Feather or Arrow file; save the table as Parquet"),
         ("cut.parquet", "is not a readable Parquet file"),
     ):
         with pytest.raises(DataError, match=text):

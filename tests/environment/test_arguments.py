@@ -32,6 +32,36 @@ def test_docstrings_have_the_sections_of_gymnasium(kind):
     assert all(f"{section}:" in lines for section in SECTIONS)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"costs": {"fixed_fee": 1e308}}, r"fixed_fee=1e\+308 must be .* in \[0, 1e\+15\]"),
+        (
+            {"costs": {"fixed_fee": 1e4}},
+            "fixed_fee=10000 of costs must be below initial_value=10000",
+        ),
+        ({"costs": {"impact": 1e100}}, r"impact=1e\+100 must be .* in \[0, 1000\]"),
+        ({"initial_value": 1e16}, r"initial_value=1e\+16 must be"),
+        ({"constraints": {"max_leverage": 1e16}}, r"max_leverage=1e\+16 must be .* in \(0, 1000\]"),
+        ({"constraints": {"max_weight": 1e100}}, r"max_weight=1e\+100 must be"),
+        ({"constraints": {"max_cash": 1e308}}, r"max_cash=1e\+308 must be"),
+        ({"constraints": {"min_cash": -1e308}}, r"min_cash=-1e\+308 must be"),
+        ({"reward": {"name": "excess_log_return", "scale": 1e308}}, r"scale=1e\+308 must be"),
+        ({"reward": {"name": "risk_adjusted", "turnover_penalty": 1e308}}, "turnover_penalty=1e"),
+        ({"reward": {"name": "risk_adjusted", "risk_aversion": 1e308}}, "risk_aversion=1e"),
+        ({"reward": {"name": "drawdown_penalised", "penalty": 1e308}}, "penalty=1e"),
+    ],
+)
+def test_finite_numbers_that_no_account_can_hold_are_refused(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        PortfolioEnv(MARKET, window=1, **options)
+
+
+def test_bars_per_year_beyond_any_clock_are_refused():
+    with pytest.raises(ArgumentError, match=r"periods_per_year=1e\+308 must be"):
+        load_market("synthetic?bars=120", periods_per_year=1e308)
+
+
 def test_a_subclass_may_have_keywords_of_its_own():
     class Own(PortfolioEnv):
         def __init__(self, market, *, level=1, **options):

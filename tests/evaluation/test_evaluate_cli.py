@@ -86,6 +86,19 @@ def test_the_table_holds_every_strategy_oracles_and_failures_last(alone):
     assert "evaluation" not in printed.partition("\n")[0]
 
 
+def test_a_failure_of_a_baseline_of_ones_own_is_the_exit_status(
+    own_module, monkeypatch, capsys, tmp_path
+):
+    own_module("failing_rules", "def broken(past):\n    1 / 0\n")
+    chosen = ("--baselines", "failing_rules:broken,cash", "--out", tmp_path / "run", "--quick")
+    arguments = ["evaluate.py", *map(str, (*QUICK, *RANGES, *chosen))]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert evaluate.main() == 1
+    shown = capsys.readouterr()
+    assert "equal_weight" in shown.out and "could not run" in shown.out  # in the table
+    assert re.search("error: broken could not run: .*ZeroDivisionError", shown.err)
+
+
 def test_growth_at_other_commissions_and_orders_are_printed(alone):
     printed = alone[1]
     assert "Growth % at other commissions" in printed and "50 bp" in printed

@@ -63,7 +63,9 @@ def random_options(rng: np.random.Generator, market: Market) -> dict[str, Any]:
         "initial_value": float(rng.choice([1.0, 1e4, 1e9])),
         "logits_scale": float(rng.choice([0.5, 5.0, 20.0])),
     }
-    options["costs"] = random_costs(rng, market)
+    options["costs"] = costs = random_costs(rng, market)
+    if "fixed_fee" in costs:  # one of all the account is refused
+        costs["fixed_fee"] = min(costs["fixed_fee"], 0.999 * options["initial_value"])
     if rng.random() < 0.5:
         options["episode_length"] = int(rng.integers(1, bars - options["window"] + 1))
         options["random_start"] = bool(rng.random() < 0.7)

@@ -150,6 +150,9 @@ def test_files_name_their_column_and_unit(tmp_path):
         rates_at("cash", f"{many}?column=irx_close_pct_pa&unit=fraction", times)
     with pytest.raises(DataError, match="cannot be read"):
         rates_at("cash", str(tmp_path / "none.csv"), times)
+    (tmp_path / "bomb.csv.gz").write_bytes(gzip.compress(bytes(8 << 20)) * 12)
+    with pytest.raises(DataError, match=r"cannot be read.*more than 100 times its size"):
+        rates_at("cash", str(tmp_path / "bomb.csv.gz"), times)
     with pytest.raises(ArgumentError, match="'column'"):
         rates_at("cash", f"{many}?colunm=irx_close_pct_pa", times)
 

@@ -227,6 +227,13 @@ def test_row():
             market.row(bad)
 
 
+def test_a_split_names_the_end_that_is_not_a_date():
+    market = load_market(make_panel(), features=("return_1",))
+    for name, ends in (("train", ("zz", 0.1)), ("validation", (0.5, "zz"))):
+        with pytest.raises(ArgumentError, match=f"{name}: 'zz' is not a date"):
+            market.split(*ends)
+
+
 def test_the_end_of_a_range_may_lie_after_the_last_bar():
     market = load_market(make_panel(), features=("return_1",))
     times = market.timestamps

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.panels import panel_of
 
 from portfolio_env import ArgumentError, DataError, PricePanel, load_market
 from portfolio_env.market.panel import frozen
@@ -95,3 +96,15 @@ def test_prices_whose_ratios_leave_float64_are_refused(panel, price):
     close[2, 1] = price
     with pytest.raises(DataError, match=r"close is (above 1e\+100|below 1e-100)"):
         PricePanel(panel.timestamps, panel.assets, close)
+
+
+def test_no_array_of_a_market_becomes_writable_again():
+    """Code of one's own, a reward or a baseline, could change prices for all that come after."""
+    market = load_market(panel_of("D", 60))
+    for each in (market, pickle.loads(pickle.dumps(market)), market.past(40)):
+        panel = each.panel
+        for array in (*panel.arrays().values(), panel.timestamps, each.features, panel.close[3:]):
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                array.setflags(write=True)
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        market.panel.past(40, copy=True).close.setflags(write=True)

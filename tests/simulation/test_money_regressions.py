@@ -112,10 +112,11 @@ def frozen_account(initial, fee, *, shorts=False, limit=None):
     tradable[:, 0] = False
     simulator = Simulator(
         market_of(np.full((3, 2), 100.0), tradable), window=1, action="weights", initial=initial,
-        initial_value=100.0, costs={"commission_bps": 0, "fixed_fee": fee},
+        initial_value=100.0, costs={"commission_bps": 0},
         constraints={"long_only": not shorts, "max_leverage": 3.0 if shorts else 1.0,
                      "max_weight": 2.0, "max_turnover": limit},
     )  # fmt: skip
+    simulator.rules["fixed_fee"] = fee  # perhaps more than a new account may be charged
     simulator.reset(lambda _: None)
     simulator.step([[0.0, *np.eye(2)[1]]])
     return simulator

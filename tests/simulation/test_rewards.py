@@ -138,7 +138,7 @@ def test_a_transition_knows_ruin_from_the_end_of_the_data(market):
     env = PortfolioEnv(market, window=1, reward=noted, episode_length=1)
     env.reset(seed=0)
     assert env.step(np.zeros(5))[2:4] == (False, True)
-    broke = {"fixed_fee": 2e4}
+    broke = {"fixed_fee": 9_999, "commission_bps": 100}
     env = PortfolioEnv(market, window=1, reward=noted, costs=broke, episode_length=2)
     env.reset(seed=0)
     assert env.step(np.zeros(5))[2:4] == (True, False)

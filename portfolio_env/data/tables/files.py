@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import os
-import zlib
 
 import numpy as np
 import pandas as pd
@@ -16,6 +14,7 @@ from portfolio_env.data.tables.origin import Origin
 from portfolio_env.errors import MALFORMED
 from portfolio_env.files.atomic import regular
 from portfolio_env.files.parquet import read_parquet
+from portfolio_env.files.unpacking import unpacked
 
 
 def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict[str, str]]:
@@ -33,8 +32,8 @@ def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict
     try:
         raw = regular(path).read_bytes()
         about = {"sha256": hashlib.sha256(raw).hexdigest()}
-        content = _unpacked(raw, origin) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError, zlib.error) as error:
+        content = unpacked(raw)
+    except (OSError, ValueError) as error:
         origin.fail(f"cannot be read ({error}); give a readable CSV or Parquet file")
     for start, kind, fix in _OTHERS:
         if content.startswith(start):
@@ -52,23 +51,10 @@ def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict
     return frame.iloc[: filled[-1] + 1 if len(filled) else 0], origin, about
 
 
-def _unpacked(raw: bytes, origin: Origin) -> bytes:
-    """Return what gzip has packed, unless a small file would fill the memory."""
-    factor, more = _INFLATION
-    most = factor * len(raw) + more
-    with gzip.open(io.BytesIO(raw)) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        origin.fail(
-            f"unpacks to more than {factor} times its size; unpack it yourself if it is right"
-        )
-    return content
-
-
-_INFLATION = (100, 1 << 26)  # a file may grow to its size x the first + the second
 _OTHERS = (
     (b"PK\x03\x04", "an Excel file or a zip", "save the table as CSV, or give a frame of pandas"),
     (b"\xd0\xcf\x11\xe0", "an old Excel file", "save the table as CSV, or give a frame of pandas"),
+    (b"ARROW1", "a Feather or Arrow file", "save the table as Parquet, or give a frame of pandas"),
     ((b"{", b"["), "JSON", "save the table as CSV or Parquet, or give a frame of pandas"),
 )
 """First bytes of files that are no tables of this package, and the fix."""

@@ -70,9 +70,10 @@ def fit_regimes(returns: ArrayLike, *, regimes: int = 2) -> RegimeModel:
     unit = float(series.std())
     if np.ptp(series) == 0:
         raise ArgumentError("the returns are constant: there are no regimes to detect.")
+    model = _model(series / unit, regimes)  # first: statsmodels adds filters when it is imported
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # convergence is reported below
-        found = _model(series / unit, regimes).fit(cov_type="none", disp=False)
+        found = model.fit(cov_type="none", disp=False)
     parameters = np.asarray(found.params, np.float64)
     order = _order(parameters)
     means, variances = _split(parameters)

@@ -16,6 +16,7 @@ from agents.sweep.commands import Retry, Run, Status, SweepOptions, Work
 from agents.sweep.plan import Cell, SweepPlan, cells, create_sweep
 from agents.sweep.processes import begin
 from agents.sweep.queue import DEATHS, attempt, events, failure, log, retry, state
+from agents.sweep.summary import cell_results, summarise
 from agents.sweep.workers import (
     Counts,
     Tally,
@@ -84,6 +85,10 @@ def test_every_cell_is_done_once_and_its_setting_is_a_walk_forward(
     assert len(events(trained)) == 4
     shown = capsys.readouterr().out
     assert "2 cells, 2 done, 0 running, 0 open, 0 failed" in shown and "slow" in shown
+    best = summarise(cell_results(trained)).index[0]
+    assert f"Next: python evaluate.py {trained / best}, or another setting" in " ".join(
+        shown.split()
+    )
     assert (trained / "summary.png").is_file()
     again = run(Command(BASE, resume=str(trained / "slow")), progress_bar=False)
     assert again == trained / "slow" and len(events(trained / "slow")) == 0

@@ -8,17 +8,19 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch as th
-from helpers.small_runs import ROOT
+from helpers.small_runs import ROOT, small
 
 from agents.store.archives import export_run, import_run
 from agents.tensors import SUFFIX, load_tensors
 from agents.training.run_folder import latest_checkpoint
-from portfolio_env.errors import DataError
+from agents.training.train import train
+from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import read_json, write_json
 
 FILES = {
@@ -293,3 +295,14 @@ def test_settings_of_a_run_are_repeated_with_a_change(
     config = train_module._defaults(home / "runs" / "own")
     assert config.out is None and config.encoder == "my_nets:MyEncoder"
     assert config == train_module._defaults(home / "runs" / "own" / "config.json")
+
+
+def test_an_own_algorithm_that_fails_in_training_is_told_as_such(
+    own_module: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = "from stable_baselines3 import PPO\nclass Fails(PPO):\n    def train(self): 1 / 0\n"
+    own_module("failing_algos", source)
+    options = {"timesteps": 64, "num_envs": 4, "algo_options": '{"n_steps": 8, "batch_size": 32}'}
+    config = small(tmp_path / "run", algo="failing_algos:Fails", **options)
+    with pytest.raises(ArgumentError, match=r"raised ZeroDivisionError: .*failing_algos.py, l"):
+        train(config, progress_bar=False)

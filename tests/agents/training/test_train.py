@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,31 +53,6 @@ def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     limits = PortfolioConstraints(max_weight=0.5)
     out = tmp_path_factory.mktemp("runs") / "ppo"
     return train(small(out, costs=costs, constraints=limits, adjustment=0.5))
-
-
-def test_an_own_algorithm_that_fails_in_training_is_told_as_such(
-    own_module: Callable[..., Path], tmp_path: Path
-) -> None:
-    source = "from stable_baselines3 import PPO\nclass Fails(PPO):\n    def train(self): 1 / 0\n"
-    own_module("failing_algos", source)
-    options = {"timesteps": 64, "num_envs": 4, "algo_options": '{"n_steps": 8, "batch_size": 32}'}
-    config = small(tmp_path / "run", algo="failing_algos:Fails", **options)
-    with pytest.raises(ArgumentError, match=r"raised ZeroDivisionError: .*failing_algos.py, l"):
-        train(config, progress_bar=False)
-
-
-@pytest.mark.parametrize("checked", [True, False])  # else the env meets what is not finite
-def test_a_training_that_diverges_is_told_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: bool
-) -> None:
-    monkeypatch.setattr(th.distributions.Distribution, "_validate_args", checked)
-    options = {"n_steps": 8, "batch_size": 32, "learning_rate": 1e308}
-    given = {"timesteps": 64, "num_envs": 4, "algo_options": json.dumps(options)}
-    with pytest.raises(ArgumentError, match="the training diverged: after 32 steps weights"):
-        train(small(tmp_path / "run", **given), progress_bar=False)
-    given["algo_options"] = '{"n_steps": 1}'
-    with pytest.raises(ArgumentError, match="n_steps=1 must be at least 2: PPO"):
-        train(small(tmp_path / "one", **given), progress_bar=False)
 
 
 def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
@@ -264,6 +238,7 @@ def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
         ({"algo": "direct", "delay": 1}, "delay is 1: algo direct"),
         ({"freeze_encoder": 0.5}, "has none to train"),
         ({"window": 0}, "window=0 must be"),
+        ({"algo_options": '{"n_steps": 1}', "num_envs": 4}, "n_steps=1 must be at least 2: PPO"),
         ({"window": 250, "encoder": "gat"}, "a window of 250 and"),
         ({"window": 250, "algo": "direct"}, "a window of 250 and"),
         ({"delay": 250}, "a delay of 250 is"),
@@ -483,6 +458,15 @@ def test_help_needs_no_torch(command: str) -> None:
     given = [sys.executable, "-c", loaded]
     said = subprocess.run(given, capture_output=True, text=True, cwd=ROOT, check=True).stdout
     assert "--curriculum" in said and said.endswith("set()\n")
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "sweep", "trade"])
+def test_an_interruption_while_modules_are_imported_is_quiet(name: str, tmp_path: Path) -> None:
+    (tmp_path / "tyro.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    places = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    call = [sys.executable, str(ROOT / f"{name}.py")]
+    done = subprocess.run(call, capture_output=True, text=True, env=os.environ | places)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize("name", ["window", "n_features"])
