@@ -171,6 +171,7 @@ def test_long_names_are_printed_whole_in_lines_of_80(
     [
         ((), "give the folder of a run, or --baseline"),
         (("--baseline", "hrp"), "give the account"),
+        (("--baseline", " ,"), "baseline=' ,' must be the name of one"),
         (("nowhere", "today", "--capital", 5), "nowhere is not a run folder"),
         (("--baseline", "hrp", "--capital", -1), "capital=-1.0 must be"),
         (("--baseline", "hrp,momentum", "--capital", 1, "--data", "?"), "several baselines"),
