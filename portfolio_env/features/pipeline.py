@@ -230,8 +230,8 @@ class FeaturePipeline:
                 "Give data that have the same, or fit (train) again."
             )
         if self.assets and self.assets != panel.assets:
-            odd = sorted(set(self.assets) ^ set(panel.assets))
-            differ = f"differ in {', '.join(odd[:5])}" if odd else "have another order"
+            others = sorted(set(self.assets) ^ set(panel.assets))
+            differ = f"differ in {', '.join(others[:5])}" if others else "have another order"
             raise DataError(
                 f"every asset has a scaler of its own, of {len(self.assets)} assets; these data "
                 f"are of {len(panel.assets)}, which {differ}. Give the same assets in the same "
