@@ -113,14 +113,15 @@ def table(
 
     Args:
         frame: The texts.
-        colors: Colour of the mark before a row or column heading, by its text, e.g. "#0072b2".
+        colors: Colour of the mark before a heading, by its text, e.g. "#0072b2": of columns if any
+            is among them, of rows otherwise.
         shades: Colour of the background of every cell, of the shape of ``frame``; "" for none.
     """
     names = (printable(str(name)) for name in frame.index)
     grounds = np.full(frame.shape, "") if shades is None else shades.to_numpy()
     cells = (zip(*row, strict=True) for row in zip(frame.to_numpy(), grounds, strict=True))
     rows = zip(names, cells, strict=True)
-    return _part("table", frame.index.name or "", frame.columns, rows, colors or {})
+    return _part("table", frame.index.name or "", list(frame.columns), rows, colors or {})
 
 
 def facts(values: Mapping[str, str]) -> Markup:

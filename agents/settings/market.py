@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from agents.settings.data import DataOptions
 from portfolio_env.checks import check_fields
-from portfolio_env.errors import DataError
+from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market import Market
 from portfolio_env.market.samples import Range
 from portfolio_env.simulation.constraints import PortfolioConstraints
@@ -116,6 +116,20 @@ class RunConfig(Protocol):
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON-able values."""
+
+
+def refuse_no_strategy(run: Path | None, baseline: str | None) -> None:
+    """Reject what names neither a run nor a baseline, or both, before torch is imported.
+
+    Raises:
+        ArgumentError: If it does.
+        DataError: If the folder is of no run, see ``refuse_no_run``.
+    """
+    if (run is None) == (baseline is None):
+        raise ArgumentError("give the folder of a run, or --baseline, and not both.")
+    if baseline is not None and not baseline.strip(" ,"):
+        raise ArgumentError(f"baseline={baseline!r} must be the name of one, e.g. hrp.")
+    refuse_no_run(run)
 
 
 def refuse_no_run(path: Path | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import numpy as np
 import tyro
 
-from agents.settings.market import MarketConfig, refuse_no_run
+from agents.settings.market import MarketConfig, refuse_no_strategy
 from agents.trading.paper import Paper
 from portfolio_env.checks import check_number
 from portfolio_env.errors import MALFORMED, ArgumentError, DataError, PortfolioError
@@ -316,13 +316,10 @@ def replayed(config: Replay) -> dict[str, Any]:
     from portfolio_env.paper.faults import SCENARIOS, with_seed
     from portfolio_env.paper.replay import replay
 
-    if (config.run is None) == (config.baseline is None):
-        raise ArgumentError("give the folder of a run, or --baseline, and not both.")
+    refuse_no_strategy(config.run, config.baseline)
     check_number("latency", config.latency, 0)
-    if config.run is not None:
-        refuse_no_run(config.run)
-        if config.out is None and not is_writable(config.run):
-            raise ArgumentError(f"{config.run} is read-only: give --out, a folder for the ledger.")
+    if config.run is not None and config.out is None and not is_writable(config.run):
+        raise ArgumentError(f"{config.run} is read-only: give --out, a folder for the ledger.")
     how: dict[str, Any] = {"model": config.model, "device": config.device}
     task = open_task(config.run, config.task, **how)
     if config.run is not None:

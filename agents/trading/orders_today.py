@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from agents.settings.market import MarketConfig, refuse_no_run
+from agents.settings.market import MarketConfig, refuse_no_strategy
 from portfolio_env.errors import ArgumentError
 from portfolio_env.live import AccountOptions, AlertBounds, Today, today
 from portfolio_env.live.today import TABLE
@@ -64,9 +64,7 @@ class TradeConfig:
 def trade(config: TradeConfig) -> Today:
     """Work out the orders, print and write them; nothing is sent anywhere."""
     is_run = config.run is not None
-    if is_run == (config.baseline is not None):
-        raise ArgumentError("give the folder of a run, or --baseline, and not both.")
-    refuse_no_run(config.run)
+    refuse_no_strategy(config.run, config.baseline)
     if not config.account.given:
         raise ArgumentError("give the account: --holdings h.csv, or --capital 10000 in cash.")
     now = np.datetime64("now", "ns") if config.as_of is None else as_timestamp(config.as_of)

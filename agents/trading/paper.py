@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from agents.settings.market import MarketConfig, refuse_no_run
-from portfolio_env.errors import ArgumentError
+from agents.settings.market import MarketConfig, refuse_no_strategy
 from portfolio_env.live import AccountOptions, AlertBounds, Predictor
 from portfolio_env.paper.exchange.command import PaperOptions, paper
 
@@ -89,8 +88,7 @@ def deciding_on_paper(config: Paper) -> tuple[str, Predictor, list[str]]:
     from portfolio_env.data.cli import update_folder
     from portfolio_env.evaluation.orders import deciding
 
-    if (config.run is None) == (config.baseline is None):
-        raise ArgumentError("give the folder of a run, or --baseline, and not both.")
+    refuse_no_strategy(config.run, config.baseline)
     if config.update:
         with redirect_stdout(sys.stderr):
             update_folder(config.newest)
@@ -98,7 +96,6 @@ def deciding_on_paper(config: Paper) -> tuple[str, Predictor, list[str]]:
         market = config.task.market if config.newest is None else str(config.newest)
         task = open_task(None, replace(config.task, market=market))
     else:
-        refuse_no_run(config.run)
         how: dict[str, Any] = {"model": config.model, "device": config.device}
         task = open_task(config.run, config.task, None, "after", data=config.newest, **how)
     named = baseline_strategies(config.baseline or "equal_weight")

@@ -221,13 +221,21 @@ class FeaturePipeline:
         if left_out and not chosen:
             raise DataError(f"no feature is left: {'; '.join(left_out)}")
         names = tuple(feature.name for feature in chosen)
-        if self.names is not None and (self.names, self.assets or panel.assets) != (
-            names,
-            panel.assets,
-        ):
+        if self.names is not None and self.names != names:
+            lost = [name for name in self.names if name not in names]
+            fresh = [name for name in names if name not in self.names]
             raise DataError(
-                f"the pipeline was fitted on features {self.names} of assets "
-                f"{self.assets or 'any'}, here are {names} of {panel.assets}: fit it again"
+                f"the features were fitted as {', '.join(self.names)}; these data lack "
+                f"{', '.join(left_out or lost) or 'none'} and add {', '.join(fresh) or 'none'}. "
+                "Give data that have the same, or fit (train) again."
+            )
+        if self.assets and self.assets != panel.assets:
+            others = sorted(set(self.assets) ^ set(panel.assets))
+            differ = f"differ in {', '.join(others[:5])}" if others else "have another order"
+            raise DataError(
+                f"every asset has a scaler of its own, of {len(self.assets)} assets; these data "
+                f"are of {len(panel.assets)}, which {differ}. Give the same assets in the same "
+                "order, or fit (train) again."
             )
         scaled = {feature.name for feature in chosen if feature.scaled}
         if self.names is not None and self.scalers.keys() != scaled:

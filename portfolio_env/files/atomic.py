@@ -158,6 +158,13 @@ def regular(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def remedy(error: Exception) -> str:
+    """Return what to do about a path that the system refuses."""
+    if isinstance(error, (NotADirectoryError, FileExistsError)):
+        return "a file is where its folder should be: give another"
+    return "give rights to it"
+
+
 def read_json(path: str | Path, *, bare: str | None = None) -> dict[str, Any]:
     """Read a JSON file that holds an object, and check what ``write_json`` wrote.
 
@@ -181,7 +188,7 @@ def read_json(path: str | Path, *, bare: str | None = None) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); give rights to it") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}); {remedy(error)}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}); restore it from a copy") from error
     if intact is not (CHECKSUM in value):  # a fitting one of another name: its name is damaged
@@ -264,7 +271,7 @@ def locked(path: str | Path, *, busy: str | None = None) -> Iterator[None]:
         raise BusyError(busy or f"{path} is locked") from None
     except (OSError, NotImplementedError) as error:
         reason = os.strerror(number) if (number := getattr(error, "errno", None)) else error
-        raise DataError(f"{path} cannot be locked ({reason}); give a folder with rights") from error
+        raise DataError(f"{path} cannot be locked ({reason}); {remedy(error)}") from error
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ from portfolio_env.checks import (
     short_repr,
 )
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files.atomic import parse_json, regular
+from portfolio_env.files.atomic import parse_json, regular, remedy
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 Float = NDArray[np.float64]
@@ -183,7 +183,7 @@ def read_limits(path: str | Path) -> RiskLimits:
     except FileNotFoundError:
         raise DataError(f"there is no file {path} of risk limits") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); give rights to it") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}); {remedy(error)}") from error
     except ArgumentError as error:
         raise ArgumentError(f"{path}: {error}") from error
     except ValueError as error:

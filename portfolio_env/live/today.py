@@ -289,10 +289,11 @@ def _shares(held: float, target: float) -> tuple[str, str]:
 
 
 def _line(name: str, *cells: str) -> str:
-    shown = printable(name)
-    shown = shown if len(shown) <= _WIDTHS[0] else f"{shown[: _WIDTHS[0] - 1]}~"
+    """Return a line of the table; a name that its column cannot hold stands whole above it."""
+    shown, width = printable(name), _WIDTHS[0]
+    first = f"{shown}\n{'':{width}}" if len(shown) > width else f"{shown:<{width}}"
     parts = [f"{cell:>{width}}" for cell, width in zip(cells[:-1], _WIDTHS[1:], strict=True)]
-    return " ".join([f"{shown:<{_WIDTHS[0]}}", *parts, cells[-1]]).rstrip()
+    return " ".join([first, *parts, cells[-1]]).rstrip()
 
 
 def _units(units: float) -> str:

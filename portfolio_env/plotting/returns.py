@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ _OTHERS = (
 _BINS, _REACH = 50, 5  # bins of histograms; deviations from the mean that they show
 _DARK = 0.8  # correlations beyond have dark cells
 _VALUES_UP_TO = 20  # largest number of assets whose correlations are printed
+_MAX_NAMES = 60  # names beside one another that can be read
 
 
 def palette(assets: Sequence[str]) -> list[str]:
@@ -101,6 +103,8 @@ def distributions(names: Sequence[str], returns: NDArray[np.float64]) -> Figure:
 def correlations(names: Sequence[str], matrix: NDArray[np.float64]) -> Figure:
     """Plot the correlations of returns as a heat map, the lower triangle, from -1 to 1.
 
+    Of more than 60, every second, third, ... is named, so that the names can be read.
+
     Args:
         names: N names, of assets or accounts.
         matrix: (N, N) correlations; NaN leaves a cell blank.
@@ -115,10 +119,11 @@ def correlations(names: Sequence[str], matrix: NDArray[np.float64]) -> Figure:
     axes = figure.subplots()
     hidden = np.triu(np.ones((count, count), bool), 1)
     shown = np.where(hidden, np.nan, matrix)
-    image = axes.imshow(shown, cmap="RdYlGn", vmin=-1, vmax=1)
+    image = axes.imshow(shown, cmap="RdYlGn", vmin=-1, vmax=1, interpolation="nearest")
     small = "small" if count <= 12 else "x-small"
-    axes.set_xticks(range(count), labels, rotation=90, fontsize=small)
-    axes.set_yticks(range(count), labels, fontsize=small)
+    named = range(0, count, math.ceil(count / _MAX_NAMES))
+    axes.set_xticks(named, labels[:: named.step], rotation=90, fontsize=small)
+    axes.set_yticks(named, labels[:: named.step], fontsize=small)
     axes.spines[:].set_visible(False)
     if count <= _VALUES_UP_TO:
         for i, j in np.argwhere(np.isfinite(shown)):

@@ -173,6 +173,16 @@ def test_an_edit_by_hand_is_told_until_its_checksum_is_removed(tmp_path):
     assert read_json(path) == {"steps": 20, "rate": 0.5}
 
 
+def test_a_file_in_the_way_of_a_folder_is_told(tmp_path):
+    file = tmp_path / "a.json"
+    write_json(file, {"a": 1})
+    for call in (read_json, read_limits):
+        with pytest.raises(DataError, match="a file is where its folder should be"):
+            call(file / "b.json")
+    with pytest.raises(DataError, match="should be: give another"), locked(file / "lock"):
+        pass
+
+
 def test_a_checksum_whose_name_is_damaged_is_no_entry(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})

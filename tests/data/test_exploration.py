@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -335,3 +336,13 @@ def test_real_data_are_reported(shared_data: Path, tmp_path: Path, name: str) ->
     page = _Page(write_report(shared_data / f"{name}.csv.gz", tmp_path))
     assert len(page.all("section")) == 13
     assert ("Indicators of SPY" if "us_" in name else "Indicators of BTCUSDT") in page.text
+
+
+def test_names_beside_correlations_of_many_assets_do_not_overlap() -> None:
+    names = [f"A{i:03d}" for i in range(300)]
+    figure = exploration_plots.returns.correlations(names, np.eye(300))
+    figure.canvas.draw()
+    labels = figure.axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels[:2]] == ["A000", "A005"]
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(a.x1 <= b.x0 for a, b in pairwise(boxes))

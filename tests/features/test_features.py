@@ -203,9 +203,12 @@ def test_bad_arguments(panel, tmp_path):
     with pytest.raises(DataError, match=r"no value of \['sma_ratio_20'\] in the rows 0 to 15"):
         FeaturePipeline().fit(panel, 15)
     fitted = FeaturePipeline(scaling="asset").fit(panel, 50)
-    with pytest.raises(DataError, match="fit it again"):
+    with pytest.raises(DataError, match="which have another order"):
+        fitted.transform(panel.subset(columns=[1, 0, 2]))
+    with pytest.raises(DataError, match=f"are of 2, which differ in {panel.assets[2]}"):
         fitted.transform(panel.subset(columns=[1, 0]))
-    with pytest.raises(DataError, match="fit it again"):
+    lack = r"these data lack volume_change \(needs volume\) and add none"
+    with pytest.raises(DataError, match=lack):
         fitted.transform(replace(panel, volume=None))
     (tmp_path / "bad.json").write_text('{"features": 3}')
     for name in ("bad.json", "missing.json"):

@@ -153,11 +153,25 @@ def test_a_baseline_s_orders_by_the_command(
     assert all(Decimal(each["order_units"]) % Decimal("0.5") == 0 for each in record["orders"])
 
 
+def test_long_names_are_printed_whole_in_lines_of_80(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "prices.csv"
+    names = [f"Emerging Markets Bond Series {i}" for i in range(len(PANEL.assets))]
+    replace(PANEL, assets=tuple(names)).to_frame().to_csv(data, index=False)
+    asked = ("--baseline", "equal_weight", "--data", data, "--capital", 5000)
+    as_of = ("--as-of", str(PANEL.timestamps[-1])[:10], "--out", tmp_path / "out")
+    assert command(monkeypatch, *asked, *as_of) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert set(names) <= set(lines) and max(map(len, lines[:-1])) <= 80
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((), "give the folder of a run, or --baseline"),
         (("--baseline", "hrp"), "give the account"),
+        (("--baseline", " ,"), "baseline=' ,' must be the name of one"),
         (("nowhere", "today", "--capital", 5), "nowhere is not a run folder"),
         (("--baseline", "hrp", "--capital", -1), "capital=-1.0 must be"),
         (("--baseline", "hrp,momentum", "--capital", 1, "--data", "?"), "several baselines"),

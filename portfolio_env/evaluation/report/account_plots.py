@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 3  # small plots side by side
 MAX_NUMBERS = 26  # largest number of assets whose weights are printed
+MAX_ASSETS = 40  # columns of a heat map whose names can be read; the other assets share one more
 SLICES = 10  # slices of a donut; the smaller holdings share one more
 
 
@@ -101,6 +102,9 @@ def rolling_measures(
 def average_weights(results: Mapping[str, BacktestResult]) -> "Figure":
     """Plot the mean weight right after trading of every slot in every account, as a heat map.
 
+    Of more than 40 assets, those of the largest weight in any account have columns of their own,
+    in the market's order; the last column is the sum of the others.
+
     Args:
         results: Backtests of the same assets, by the name to show.
 
@@ -109,6 +113,11 @@ def average_weights(results: Mapping[str, BacktestResult]) -> "Figure":
     """
     names = ["cash", *map(plot_label, next(iter(results.values())).assets)]
     weights = 100 * np.array([result.held.mean(axis=0) for result in results.values()])
+    if len(names) > MAX_ASSETS + 1:
+        by_size = np.argsort(-np.abs(weights[:, 1:]).max(axis=0), kind="stable") + 1
+        kept, rest = np.r_[0, np.sort(by_size[:MAX_ASSETS])], by_size[MAX_ASSETS:]
+        names = [*(names[slot] for slot in kept), f"{len(rest)} others"]
+        weights = np.column_stack([weights[:, kept], weights[:, rest].sum(axis=1)])
     height = 1.1 + 0.08 * max(map(len, names)) + 0.26 * len(results)
     figure = new_figure((WIDTH, height), DOTS_PER_INCH)
     axes = figure.subplots()
@@ -118,7 +127,10 @@ def average_weights(results: Mapping[str, BacktestResult]) -> "Figure":
 
     # A root, so that small weights differ beside one that holds everything.
     norm = Normalize(-reach, reach) if signed else PowerNorm(0.5, 0, reach)
-    image = axes.imshow(weights, cmap="RdBu" if signed else "Blues", norm=norm, aspect="auto")
+    image = axes.imshow(
+        weights, cmap="RdBu" if signed else "Blues", norm=norm, aspect="auto",
+        interpolation="nearest",
+    )  # fmt: skip
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize="small")
     axes.set_yticks(range(len(results)), list(map(plot_label, results)), fontsize="small")
     if len(names) <= MAX_NUMBERS:

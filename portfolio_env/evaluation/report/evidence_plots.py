@@ -36,7 +36,7 @@ def difference_map(differences: pd.DataFrame, title: str) -> "Figure":
     sizes = np.abs(shown[np.isfinite(shown)])
     reach = float(np.percentile(sizes, _SATURATED)) if len(sizes) else 0.0
     norm = Normalize(-(reach or 1.0), reach or 1.0)
-    image = axes.imshow(shown, cmap="RdBu", norm=norm, aspect="auto")
+    image = axes.imshow(shown, cmap="RdBu", norm=norm, aspect="auto", interpolation="nearest")
     axes.set_xticks(
         range(shown.shape[1]), list(map(plot_label, differences.columns)), fontsize="small"
     )

@@ -170,9 +170,13 @@ def _growth(page: Page, comparison: Comparison, drawn: Mapping[str, plots.Style]
 
 
 def _months(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
-    """Write the months and the deepest drawdowns of the first agent, or of the best strategy."""
+    """Write months and deepest drawdowns of the first agent, or of the best that invested."""
     accounts = drawable(comparison)
-    others = (name for name in accounts if name != comparison.benchmark)
+    others = (
+        name
+        for name, result in accounts.items()
+        if name != comparison.benchmark and not is_constant(result.returns)
+    )
     name = next((n for n in (*inputs.agents, *others, *accounts) if n in accounts), None)
     if name is None:
         return

@@ -148,7 +148,10 @@ def _months(axes: "Axes", table: pd.DataFrame) -> None:
     known = np.abs(percent[:, :12][np.isfinite(percent[:, :12])])
     reach = max(float(np.quantile(known, 0.95)) if len(known) else 0.0, 1e-9)
     shades = np.where(np.arange(13) < 12, percent, np.nan)  # the years have another scale
-    axes.imshow(shades, cmap="RdBu", vmin=-reach, vmax=reach, aspect="auto", alpha=0.75)
+    axes.imshow(
+        shades, cmap="RdBu", vmin=-reach, vmax=reach, aspect="auto", alpha=0.75,
+        interpolation="nearest",
+    )  # fmt: skip
     shown = number_text("{:.1f}")
     for row, column in np.argwhere(np.isfinite(percent)):
         axes.text(

@@ -185,3 +185,17 @@ def test_an_interval_may_stand_below_its_estimate_and_is_not_broken_itself():
     found = str(table(pd.DataFrame({"p": cells})))
     assert "<td>+1.0<wbr> [-7.2, +9.5]</td>" in found and found.count("<wbr>") == 2
     assert "&lt;b&gt;<wbr> [0, 1]" in found and "<td>3</td>" in found
+
+
+def test_marks_of_columns_are_not_given_to_rows_of_the_same_name():
+    frame = pd.DataFrame({"cash": ["1"], "hrp": ["2"]}, ["cash"])
+    assert str(table(frame, {"cash": "#0072b2"})).count("<i ") == 1
+    assert str(table(frame.rename(columns={"cash": "p"}), {"cash": "#0072b2"})).count("<i ") == 1
+
+
+def test_months_are_those_of_the_best_account_that_invested(tmp_path):
+    strategies = {"cash": account(0 * MARKET), "own": account(MARKET - 1e-4)}
+    found = compare(strategies | {"equal_weight": account(MARKET - 2e-4)}, n_resamples=20)
+    title = ReportInputs(title="months", panel=bars(), rows=(0, K + 1))
+    write_report(tmp_path, found, title)
+    assert "Returns of own in every month" in (tmp_path / "report.html").read_text()

@@ -1,6 +1,7 @@
 """Plots of accounts: everything is in them, where it should be, and bands are resampled paths."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -139,6 +140,26 @@ def test_average_weights():
     short = replace(RESULTS["s1"], held=np.tile([0.8, 0.5, -0.3], (K, 1)))
     (image,) = account_plots.average_weights({"short": short}).axes[0].images
     assert image.norm.vmin == -image.norm.vmax
+
+
+def test_average_weights_of_many_assets_name_the_largest():
+    held = np.linspace(1, 2, 301) ** 8
+    held /= held.sum()
+    names = tuple(f"Fund of a rather long name indeed, series {i:03d}" for i in range(300))
+    many = replace(RESULTS["s1"], held=np.tile(held, (K, 1)), assets=names)
+    figure = account_plots.average_weights({"s1": many, "s2": many})
+    axes = figure.axes[0]
+    (image,) = axes.images
+    shown = image.get_array().data
+    assert shown.shape == (2, account_plots.MAX_ASSETS + 2)
+    assert shown.sum(axis=1) == pytest.approx(100)
+    assert shown[0, 1:-1] == pytest.approx(100 * held[-account_plots.MAX_ASSETS :])
+    assert axes.get_xticklabels()[-1].get_text() == "260 others"
+    # The colour of an account must not run into that of its neighbour.
+    assert image.get_interpolation() == "nearest"
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert all(a.x1 <= b.x0 for a, b in pairwise(boxes))
 
 
 def test_donut_shares_add_up():
