@@ -7,6 +7,11 @@ means: 3,000 days of training, 500 of validation. Stage 2 is 150 iterations of t
 which the best of its validations is kept; PPO takes 200,000 steps from its weights, as in `train.py
 --curriculum 2,3`. *Bounded* keeps the means of logits in the box by the map of stage 2
 (`bounded_scores`, as train.py does it), *unbounded* leaves them to the environment's clip.
+
+    python benchmarks/handover.py --encoder tcn_gnn_lstm
+
+puts an encoder of its default size under both, over windows of 8 bars, which PPO trains on; in
+blocks where train.py does so.
 """
 
 import argparse
@@ -17,11 +22,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import learning
 import torch as th
+from encoder_learning import SIZES
 from learning import Options
 from stable_baselines3.common.logger import Logger
 
 from agents import make_agent, make_sb3_vec_env
 from agents.direct.agent import DirectAgent
+from agents.settings.encoders import STREAMS
 from agents.training.curriculum import load_pretrained_weights, pretrained_weights
 
 DAYS, VALIDATION = 3_000, 500
@@ -32,25 +39,37 @@ VARIANTS: dict[str, Options] = {
 }
 
 
-def shares(strength: str, seed: int, captured: learning.Act) -> dict[str, list[float]]:
+def network(encoder: str) -> Options:
+    """Return the network as options of an agent; "" is the per-asset one."""
+    if not encoder:
+        return {"window": 1}
+    streams = {"history": "stream", **STREAMS[encoder]} if encoder in STREAMS else {}
+    return {"window": 8, "encoder": encoder, "encoder_kwargs": streams}
+
+
+def shares(
+    strength: str, seed: int, captured: learning.Act, encoder: str = ""
+) -> dict[str, list[float]]:
     """Return what stage 2 captures, and what PPO does from it before and after its steps."""
     th.set_num_threads(1)
+    own = network(encoder)
+    variants = {"bounded": VARIANTS["bounded"]} if encoder else VARIANTS
     market = learning.draw(strength, seed, DAYS + VALIDATION).market
-    direct = DirectAgent(market.n_features, seed=seed)
+    direct = DirectAgent(market.n_features, seed=seed, **own)
     direct.train(market, 0, DAYS, validation=(DAYS, DAYS + VALIDATION), seed=seed)
     weights = pretrained_weights(direct.network.extractor.embeddings, direct.network)
     found = {"stage 2": [captured(direct)]}
-    for name, options in VARIANTS.items():
+    for name, options in variants.items():
         venv = make_sb3_vec_env(
             learning.draw(strength, seed, DAYS).market,
             learning.LANES["ppo"],
             observation="index",
-            window=1,
+            window=own["window"],
             random_start=True,
             episode_length=250,
             reward=learning.REWARD,
         )
-        agent = make_agent("ppo", venv, seed=seed, device="cpu", policy_kwargs=options)
+        agent = make_agent("ppo", venv, seed=seed, device="cpu", policy_kwargs=options, **own)
         load_pretrained_weights(weights, agent.policy)
         agent.set_logger(Logger(None, []))
         before = captured(agent)
@@ -63,6 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--strength", default="medium", choices=learning.STRENGTHS)
     parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--encoder", default="", choices=("", *SIZES))
     arguments = parser.parse_args()
     strength = arguments.strength
     reference = learning.references(strength)
@@ -74,7 +94,7 @@ def main() -> None:
         return (growth - reference["equal_weight"]) / edge
 
     for seed in map(int, arguments.seeds.split(",")):
-        found = shares(strength, seed, captured)
+        found = shares(strength, seed, captured, arguments.encoder)
         cells = (f"{name} {' > '.join(f'{s:.2f}' for s in own)}" for name, own in found.items())
         print(f"seed {seed}: {'; '.join(cells)}", flush=True)
 

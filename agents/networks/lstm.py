@@ -6,15 +6,25 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.networks.base import BLOCK, Encoder, History, check_heads, check_share, check_sizes
+from agents.networks.base import (
+    BLOCK,
+    BRANCH,
+    Encoder,
+    History,
+    check_heads,
+    check_share,
+    check_sizes,
+)
 from agents.networks.temporal import band
 
 
 class LstmEncoder(Encoder):
     """Two recurrent layers, then attention of the last bar over all bars.
 
-    LSTM, dropout, LayerNorm, LSTM, dropout; the output of the last bar asks, that of every bar
-    answers: ``y = LayerNorm(h_T + sum_t a_t h_t)``, ``a = softmax(query(h_T) . key(h_t) /
+    LSTM, dropout, LayerNorm, LSTM, dropout, which add to a linear map of the bar's features:
+    ``h_t = skip(x_t) + gain * lstm_t``, with a gain per channel that starts at ``BRANCH``, so that
+    what the last bar says by itself is learned first. The state of the last bar asks, that of every
+    bar answers: ``y = LayerNorm(h_T + sum_t a_t h_t)``, ``a = softmax(query(h_T) . key(h_t) /
     sqrt(C))``. Each output depends on its asset's window alone.
 
     Args:
@@ -45,6 +55,8 @@ class LstmEncoder(Encoder):
         self.norm = nn.LayerNorm(hidden)
         self.second = nn.LSTM(hidden, channels)
         self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Linear(n_features, channels)
+        self.gain = nn.Parameter(th.full((channels,), BRANCH))
         self.query = nn.Linear(channels, channels)
         # A bias would add the same to the score of every bar, which the softmax takes out.
         self.key = nn.Linear(channels, channels, bias=False)
@@ -77,13 +89,14 @@ class LstmEncoder(Encoder):
         return _by_bar(self.out_norm(last + recalled.squeeze(1).transpose(0, 1)), series)
 
     def _states(self, windows: Tensor) -> Tensor:
-        """Return the second layer's outputs (bars, rows, channels)."""
-        states = self.norm(self.dropout(self.first(_rows(windows))[0]))
-        out: Tensor = self.dropout(self.second(states)[0])
+        """Return the states (bars, rows, channels)."""
+        rows = _rows(windows)
+        states = self.norm(self.dropout(self.first(rows)[0]))
+        out: Tensor = self.skip(rows) + self.gain * self.dropout(self.second(states)[0])
         return out
 
     def _recall(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the second layer's outputs (window, rows, channels), weights (rows, window)."""
+        """Return the states (window, rows, channels), weights (rows, window)."""
         states = self._states(windows)
         scores = th.einsum("rc,trc->rt", self.query(states[-1]), self.key(states))
         return states, (scores / math.sqrt(self.channels)).softmax(-1)

@@ -163,6 +163,7 @@ def plain_wiring(
     """Return seconds per transition of passes, and of a rollout and update, wired as SB3 does."""
     task = config.env_options() | config.training_options(data, ranges["train"])
     task |= {"observation": "window"}
+    task.pop("start_groups", None)  # of lanes, which SB3's wiring has none of
     venv = DummyVecEnv([lambda: PortfolioEnv(data, **task) for _ in range(PLAIN_LANES)])
     network = {"window": WINDOW, "encoder": config.encoder, "encoder_kwargs": options}
     agent = PPO(

@@ -73,13 +73,15 @@ def test_the_output_is_the_same_causal_or_not() -> None:
     assert th.equal(causal(*given), free(*given))
 
 
-def test_attention_pools_the_second_layer() -> None:
+def test_attention_pools_what_the_layers_add_to_the_features() -> None:
     encoder = build(LstmEncoder)
+    th.nn.init.normal_(encoder.gain)
     windows, tradable, _ = inputs(encoder)
     weights = encoder.attention(windows, tradable)["time"]
     assert weights.shape == (BATCH, ASSETS, WINDOW)
     for row in range(BATCH):
-        states = encoder.second(encoder.norm(encoder.first(windows[row])[0]))[0]
+        recurrent = encoder.second(encoder.norm(encoder.first(windows[row])[0]))[0]
+        states = encoder.skip(windows[row]) + encoder.gain * recurrent
         pooled = sum(weights[row, :, t, None] * states[t] for t in range(WINDOW))
         expected = encoder.out_norm(states[-1] + pooled)
         th.testing.assert_close(encoder(windows, tradable)[row], expected)
@@ -93,7 +95,8 @@ def test_parameters_are_accounted_for() -> None:
     assert parameters(encoder.second) == 12_416 + 4 * 32
     assert parameters(encoder.norm) == 256 // 2
     assert parameters(encoder.query) + parameters(encoder.key) == 2 * 32 * 32 + 32
-    assert parameters(encoder) == 22_016 + 12_544 + 128 + 2_080 + 64
+    assert parameters(encoder.skip) + encoder.gain.numel() == (20 + 1) * 32 + 32  # of our own
+    assert parameters(encoder) == 22_016 + 12_544 + 128 + 2_080 + 64 + 704
     # 275,073 with one output and without LayerNorm.
     assert parameters(LstmAttention(20, 60)) == 275_073 - (128 + 1) + 2 * 128
     assert parameters(LstmAttention(44, 60)) == 287_877 - 5 * (128 + 1) + 2 * 128
