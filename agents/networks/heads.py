@@ -60,8 +60,10 @@ def bounded_scores(scores: Tensor) -> Tensor:
 
     >>> bounded_scores(th.tensor([[3.0, 2.5, -7.0]])).tolist()
     [[1.0, 0.5, -1.0]]
+    >>> bounded_scores(th.tensor([[1e6 + 0.3, 0.0]])).tolist()  # also of large scores, exactly
+    [[1.0, -1.0]]
     """
-    return (1.0 + scores - scores.amax(1, keepdim=True)).clamp_min(-1.0)
+    return (scores - scores.amax(1, keepdim=True) + 1.0).clamp_min(-1.0)
 
 
 class PooledCritic(nn.Module):
