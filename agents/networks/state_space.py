@@ -6,7 +6,15 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.networks.base import BLOCK, Encoder, History, check_heads, check_share, check_sizes
+from agents.networks.base import (
+    BLOCK,
+    BRANCH,
+    Encoder,
+    History,
+    check_heads,
+    check_share,
+    check_sizes,
+)
 from portfolio_env.errors import ArgumentError
 
 _SLOWEST = 0.1  # least decay per unit of time
@@ -99,7 +107,9 @@ class StateSpace(Encoder):
     3. h moves by a gate towards a projection of m.
 
     Attention sees normalised states, so that gates and scores stay in range whatever h is. Each
-    output, ``LayerNorm([h, m])``, depends on its asset's window alone.
+    output, ``LayerNorm(skip(x) + gain * [h, m])``, depends on its asset's window alone: the states
+    add to a linear map of the last bar's features, with a gain per channel that starts at
+    ``BRANCH``, so that what this bar says by itself is learned first.
 
     Args:
         n_features: Features per asset and bar.
@@ -149,6 +159,8 @@ class StateSpace(Encoder):
         self.read = _projection(memory, state)
         self.read_gate = nn.Linear(self.channels, state)
         self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Linear(n_features, self.channels)
+        self.gain = nn.Parameter(th.full((self.channels,), BRANCH))
         self.out_norm = nn.LayerNorm(self.channels)
         for gate in (self.write_gate, self.read_gate):
             nn.init.constant_(gate.bias, _GATE_BIAS)
@@ -156,13 +168,13 @@ class StateSpace(Encoder):
     def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Return (batch, assets, state + memory)."""
         states, _ = self.run(windows)
-        out: Tensor = self.out_norm(states[-1])
+        out: Tensor = self.out_norm(self.skip(windows[:, -1]) + self.gain * states[-1])
         return out
 
     def stream(self, series: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Encode every bar of a series from its ``window``-th on, see ``Encoder.stream``."""
-        states, _ = self.run(series)
-        out: Tensor = self.out_norm(th.stack(states[self.window - 1 :], 1))
+        states = th.stack(self.run(series)[0][self.window - 1 :], 1)
+        out: Tensor = self.out_norm(self.skip(series[:, self.window - 1 :]) + self.gain * states)
         return out
 
     def attention(

@@ -148,8 +148,9 @@ def test_parameters_are_accounted_for() -> None:
     norms = 2 * 32 + 2 * 96
     write_gate = 96 * 64 + 64  # new: the memory is gated, too
     heads = 38_019  # of forecasts, in the original
-    total = 133_987 - heads - 66_560 + 2_080 - 64 + norms + write_gate
-    assert parameters(encoder) == total == 37_888
+    residual = (20 + 1) * 96 + 96  # new: what the states add to, and their gain
+    total = 133_987 - heads - 66_560 + 2_080 - 64 + norms + write_gate + residual
+    assert parameters(encoder) == total == 40_000
 
 
 def test_bad_options_are_named() -> None:
