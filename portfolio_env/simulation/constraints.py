@@ -29,7 +29,7 @@ from portfolio_env.simulation.projection import (
 )
 
 NO_LIMIT = np.inf
-LARGEST_WEIGHT = 1e3  # its rounding is still less than what counts as a trade
+LARGEST_WEIGHT = 1e6  # no account comes near it, and much larger ones leave nothing but rounding
 
 
 @known_fields
@@ -54,15 +54,15 @@ class PortfolioConstraints:
         top_k: At most this many assets are held; None is all.
         min_weight: Lower bound of every asset (of every *held* asset with ``top_k``); None means 0,
             or ``-max_weight`` where shorts are allowed.
-        max_weight: Upper bound of every asset, in (0, 1000].
+        max_weight: Upper bound of every asset, in (0, 1e6].
         max_turnover: Largest traded notional of one step over wealth (a full switch is 2); None is
             no limit.
         max_period_turnover: Largest sum of turnovers over any ``turnover_period`` consecutive
             steps.
         turnover_period: Steps of the rolling period, needed with ``max_period_turnover``.
-        max_leverage: Largest gross exposure ``sum |w_i|`` of the assets, in (0, 1000]; above 1,
+        max_leverage: Largest gross exposure ``sum |w_i|`` of the assets, in (0, 1e6]; above 1,
             cash may be negative.
-        min_cash: Lower bound of the cash weight, in [-1000, 1000]; None means
+        min_cash: Lower bound of the cash weight, in [-1e6, 1e6]; None means
             ``1 - max_leverage`` (0 if unlevered).
         max_cash: Upper bound of the cash weight, likewise; None means no bound.
         no_trade_band: An asset whose target is within this distance of its drifted weight is not

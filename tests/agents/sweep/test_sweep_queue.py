@@ -317,6 +317,7 @@ from agents.sweep import processes
 
 Path("slow.py").write_text("import pathlib, time; pathlib.Path('began').touch(); time.sleep(600)")
 processes.PRELOADED[:] = ["slow"]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
 processes.begin(["run", "x"])
 while not Path("began").exists():
     time.sleep(0.01)
