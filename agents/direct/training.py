@@ -374,7 +374,7 @@ class DirectTrainer:
         env = RecordEpisodeStatistics(
             PortfolioEnv(self.market, observation="index", start=first, end=end, **options)
         )
-        result = backtest(self.agent if self.scales is None else _Scaled(self), env)
+        result = backtest(_Policy(self, np.arange(first, end)), env)
         return {
             "growth": float(result.log_returns.mean()),
             "excess_growth": float(env.return_queue[-1]) / len(result.log_returns),
@@ -382,15 +382,20 @@ class DirectTrainer:
         }
 
 
-class _Scaled:
-    """The agent of a trainer, answering with its scaled weights."""
+class _Policy:
+    """The agent of a trainer on rows of its market, which are encoded all at once.
 
-    action = "weights"
+    ``DirectAgent.predict`` would compare the weights with those of the bar before, at every bar.
+    """
 
-    def __init__(self, trainer: DirectTrainer) -> None:
-        self.agent, self.scales = trainer.agent, trainer.scales
+    def __init__(self, trainer: DirectTrainer, rows: NDArray[np.integer]) -> None:
+        self.trainer, self.first = trainer, int(rows[0])
         self.bounds = bounds_of(trainer.simulator.constraints, trainer.market.n_assets)
+        self.action = trainer.agent.action if trainer.scales is None else "weights"
+        with th.no_grad():
+            self.channels = trainer.embeddings(th.from_numpy(rows))
 
+    @th.no_grad()
     def predict(
         self,
         observation: Any,
@@ -398,9 +403,16 @@ class _Scaled:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = True,
     ) -> tuple[NDArray[Any], Any]:
-        """Return target weights (B, N + 1)."""
-        scores = th.tensor(self.agent.predict(observation)[0], dtype=th.float64)
-        target = score_weights(scores, self.agent.config["logits_scale"], self.bounds)
-        assert self.scales is not None
-        scales = self.scales.cpu().double()[observation["t"][:, 0]]
+        """Return logits, or where there are scales target weights (B, N + 1)."""
+        trainer, rows = self.trainer, observation["t"][:, 0]
+        channels = self.channels[copied_to(rows - self.first, self.channels.device)]
+        tradable, weights = (
+            th.tensor(observation[name], dtype=th.float32, device=channels.device)
+            for name in ("tradable", "weights")
+        )
+        scores = trainer.agent.network(asset_rows(channels, tradable, weights)).cpu()
+        if trainer.scales is None:
+            return scores.numpy(), state
+        target = score_weights(scores.double(), trainer.agent.config["logits_scale"], self.bounds)
+        scales = trainer.scales.cpu().double()[rows]
         return scaled_weights(target, scales, self.bounds).numpy(), state

@@ -90,6 +90,8 @@ class MarketEncoder(nn.Module):
     tradable: Tensor | None
     codes: Tensor | None
     times: Tensor | None
+    _cache: VectorCache
+    _cache_of_keys: VectorCache
 
     def __init__(
         self,
@@ -124,7 +126,7 @@ class MarketEncoder(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy compiles its own: programs are bound to the weights of the encoder they came from.
-        return self.__dict__ | {"_programs": {}}
+        return self.__dict__ | {"_programs": {}} | self._caches()
 
     def freeze(self, frozen: bool = True) -> None:
         """Freeze or unfreeze the encoder's weights.
@@ -184,11 +186,19 @@ class MarketEncoder(nn.Module):
             row = int(np.searchsorted(market.timestamps, begin))
         return max(0, row - (self.encoder.bars - 1))
 
+    def reaches(self, row: int) -> bool:
+        """Return whether all that a row of the market looks back to is attached."""
+        return self.features is not None and row - self._first >= self.encoder.bars - 1
+
     def forget(self) -> None:
         """Drop the cached vectors of bars; they are computed again when they are needed."""
+        self.__dict__ |= self._caches()
+
+    def _caches(self) -> dict[str, VectorCache]:
+        """Return empty caches of bars and of keys, by the names of their attributes."""
         bars, assets = (0, 0) if self.features is None else self.features.shape[:2]
-        self._cache = VectorCache(bars, bars, _CHUNK)
-        self._cache_of_keys = VectorCache(bars * assets, bars, _CHUNK * assets)
+        keys = VectorCache(bars * assets, bars, _CHUNK * assets)
+        return {"_cache": VectorCache(bars, bars, _CHUNK), "_cache_of_keys": keys}
 
     def forward(self, t: Tensor, assets: Tensor | None = None) -> Tensor:
         """Return the vectors of bars.

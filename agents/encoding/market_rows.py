@@ -220,7 +220,9 @@ class MarketRows(nn.Module):
             return
         learning = _is_learnt_from(observation["weights"])
         if self.reads_index and self.market is not None and not (learning and self._found is None):
-            self._follow(followed(self.market, observation["market"], FIX), observation["t"])
+            market = followed(self.market, observation["market"], FIX)
+            if market is not self.market:
+                self.follow(market, int(observation["t"].min()))
         if not learning:
             check_numbers(observation)
 
@@ -237,10 +239,10 @@ class MarketRows(nn.Module):
             self.bind(*shared.tensors, market)
             self._found = shared
 
-    def _follow(self, market: Market, t: Tensor) -> None:
-        """Go on with a market that continues the own one: attach its rows that are looked back."""
-        if market is not self.market:
-            first = self.embeddings.first_row(market, int(t.min()))
+    def follow(self, market: Market, row: int) -> None:
+        """Attach what a row of a market and all after it look back to, unless it is attached."""
+        if market is not self.market or not self.embeddings.reaches(row):
+            first = self.embeddings.first_row(market, row)
             tensors = market_tensors(market, self._home.device, first)
             self.embeddings.bind(*tensors, first)
             self.market = market

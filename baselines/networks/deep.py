@@ -142,14 +142,11 @@ class DeepPortfolio(NetworkModel):
         cash = np.eye(1, self.market.n_assets + 1)[0]
         if row + 1 < self.market.warmup + agent.window:
             return cash
-        embeddings = network.extractor.embeddings
-        first = embeddings.first_row(self.market, row)
-        seen = self.market.past(row).subset(slice(first, row + 1))
-        agent.bind(seen)
+        network.extractor.follow(self.market, row)
         actions, _ = agent.predict(
             {
-                "t": np.array([row - first]),
-                "market": np.array([seen.fingerprint]),
+                "t": np.array([row]),
+                "market": np.array([self.market.fingerprint]),
                 "tradable": self.market.tradable[row],
                 "weights": held,
             }

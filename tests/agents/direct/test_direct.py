@@ -189,7 +189,7 @@ def test_the_best_model_is_restored(planted):
         if "validation/growth" in numbers:
             seen.append((numbers["validation/growth"], weights_of(agent)))
 
-    options = SHORT | {"iterations": 10, "learning_rate": 0.3}
+    options = SHORT | {"iterations": 10, "learning_rate": 0.1}
     trainer = agent.train(planted, 0, 400, validation=(400, 500), callback=watch, **options)
     assert len(seen) == 5
     best = max(growth for growth, _ in seen)
