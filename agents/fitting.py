@@ -84,6 +84,7 @@ class Fit:
         round: Rounds done.
         steps: Gradient steps done.
         best: Least loss on validation so far; infinity without any.
+        best_steps: Gradient steps of that model: 0 for the untrained one.
     """
 
     def __init__(self, network: nn.Module, options: FitOptions, rounds: int) -> None:
@@ -97,6 +98,7 @@ class Fit:
             else ReduceLROnPlateau(self.optimizer, factor=0.5, patience=2, threshold=0.0)
         )
         self.round, self.best, self.stale, self.steps = 0, math.inf, 0, 0
+        self.best_steps = 0
         self._best_weights: dict[str, Tensor] = {}
         self._average: list[Tensor] = []
 
@@ -170,6 +172,7 @@ class Fit:
         self.stale += 1
         if loss < self.best - self.options.min_delta or not self._best_weights:
             self.best, self.stale, self._best_weights = loss, 0, self.weights()
+            self.best_steps = self.steps
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(loss)
 
@@ -201,6 +204,7 @@ class Fit:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "best": self.best,
+            "best_steps": self.best_steps,
             "stale": self.stale,
             "best_weights": self._best_weights,
             "average": self._average,
@@ -226,6 +230,7 @@ class Fit:
         self.schedule.load_state_dict(state["schedule"])
         self.round, self.best, self.stale = state["round"], state["best"], state["stale"]
         self.steps = state.get("steps", 0)
+        self.best_steps = state.get("best_steps", self.steps)
         device = next(self.network.parameters()).device
         self._best_weights = {name: w.to(device) for name, w in state["best_weights"].items()}
         self._average = [weight.to(device) for weight in state["average"]]

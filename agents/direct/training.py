@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_type_hints
@@ -31,6 +32,7 @@ from portfolio_env.simulation.simulator import Simulator
 if TYPE_CHECKING:
     from agents.direct.agent import DirectAgent
 
+_LOGGER = logging.getLogger(__name__)
 SMALL_MARKET = 8  # assets that one account trades in training, where there are more
 _SCALE = 100.0  # scale of the loss: growth per step is about a hundredth
 _CONCENTRATION = 0.1  # weight of the penalty that goes with the Sharpe ratio
@@ -195,7 +197,7 @@ class DirectTrainer:
         return -self.fit.best
 
     def run(self, callback: Callable[[int, dict[str, float]], None] | None = None) -> None:
-        """Train to the end and restore the best model.
+        """Train to the end and restore the best model, which may be the untrained one.
 
         Args:
             callback: Called after every iteration with its number and what ``advance`` returned.
@@ -218,6 +220,9 @@ class DirectTrainer:
         """
         fit, options, network = self.fit, self.options, self.agent.network
         rate = fit.learning_rate
+        if fit.round == 0 and self.validation is not None:
+            # A training whose every model loses to none at all, by trading on noise, is in vain.
+            fit.judge(-self._validate(self.validation)["growth"])
         self.embeddings.freeze(fit.round < options.frozen * options.iterations)
         with fit.draws():
             network.train()
@@ -251,6 +256,11 @@ class DirectTrainer:
 
     def restore_best(self) -> None:
         """Restore the weights of the best validation; without any, keep the present ones."""
+        if self.validation is not None and self.fit.round and not self.fit.best_steps:
+            _LOGGER.info(
+                "no model of the training grows as much on the validation range as the untrained "
+                "one, which is kept"
+            )
         self.agent.network.load_state_dict(self.fit.best_weights())
 
     # ---- details

@@ -180,6 +180,19 @@ def test_a_state_does_not_change_with_the_training(planted):
     assert same(state["network"], before)
 
 
+def test_a_training_that_only_loses_leaves_the_untrained_model(planted, caplog):
+    agent = DirectAgent(planted.n_features)
+    untrained = weights_of(agent)
+    dear = {"costs": {"commission_bps": 500.0}}  # every trade loses
+    options = SHORT | {"env_options": dear, "learning_rate": 0.3}
+    with caplog.at_level("INFO", logger="agents"):
+        trainer = agent.train(planted, 0, 400, validation=(400, 500), **options)
+    assert trainer.fit.round == SHORT["iterations"]
+    assert trainer.fit.best_steps == 0
+    assert same(weights_of(agent), untrained)
+    assert "the untrained one" in caplog.text
+
+
 def test_the_best_model_is_restored(planted):
     agent = DirectAgent(planted.n_features)
     seen: list[tuple[float, dict[str, th.Tensor]]] = []
