@@ -23,6 +23,8 @@ SIZES: dict[str, dict[str, Any]] = {
 """Smaller than the encoders' own: next returns are nearly noise, and large networks learn it."""
 
 WINDOW = 20  # bars that a network sees
+IN_BLOCKS = {"batch": 256, "learning_rate": 3e-3}
+"""Training of a network that reads blocks: 64 bars are but two, which say nearly the same."""
 
 
 BLOCK = 40  # bars of a block: accounts live for 20, and longer ones read what none trades in
@@ -50,8 +52,8 @@ class Network:
         encoder: A name of an encoder, see ``agents.networks.make_encoder``.
         seed: Seed of the initial weights and of every draw.
         options: ``window`` (20 bars), options of ``SupervisedOptions`` (``epochs``, ``batch``,
-            ``learning_rate``, ...; 5 epochs unless given), and all others to the encoder, over
-            ``SIZES``.
+            ``learning_rate``, ...; 5 epochs unless given, and in blocks ``IN_BLOCKS``), and all
+            others to the encoder, over ``SIZES``.
 
     Raises:
         ArgumentError: If torch is not installed.
@@ -73,13 +75,14 @@ class Network:
 
         own, _ = self._sorted_options()
         self._embeddings = self._new_encoder(known.n_features)
+        default = {"epochs": 5} | (IN_BLOCKS if self._embeddings.encoder.block else {})
         split = first + round(0.8 * (known.n_bars - first))
         trainer = SupervisedTrainer(
             self._embeddings,
             known,
             (first, split),
             (split, known.n_bars),
-            SupervisedOptions(**{"epochs": 5, **own, "seed": self.seed}),
+            SupervisedOptions(**default | own | {"seed": self.seed}),
         )
         while not trainer.fit.finished:
             trainer.advance()
