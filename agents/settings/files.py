@@ -27,9 +27,9 @@ _ODD_NUMBER = re.compile(r"[-+]?(0[\d_]+(?!.*\.)|.*:)")  # octal, or of base 60
 def file_of(arguments: Sequence[str]) -> Path | None:
     """Return the file that ``--config`` names among the arguments of a command line."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=Path)
-    found: Path | None = parser.parse_known_args(list(arguments))[0].config
-    return found
+    parser.add_argument("--config")
+    found = parser.parse_known_args(list(arguments))[0].config
+    return Path(found) if found else None  # what is empty is refused with all other options
 
 
 def read_settings(file: Path) -> dict[str, Any]:
