@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from portfolio_env.checks import fits, shortened
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files.atomic import read_json, regular
+from portfolio_env.files.atomic import read_json, regular, remedy
 from portfolio_env.names import check_keywords
 
 T = TypeVar("T")
@@ -55,7 +55,8 @@ def read_settings(file: Path) -> dict[str, Any]:
             reason = " ".join(str(error).split())
             raise DataError(f"{file} is not valid YAML ({reason:.200}); fix it") from error
     except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror or error})") from error
+        reason = error.strerror or error
+        raise DataError(f"{file} cannot be read ({reason}); {remedy(error)}") from error
     if value is None:
         return {}
     if not isinstance(value, dict):
