@@ -461,13 +461,24 @@ def test_help_needs_no_torch(command: str) -> None:
     assert "--curriculum" in said and said.endswith("set()\n")
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "sweep", "trade"])
-def test_an_interruption_while_modules_are_imported_is_quiet(name: str, tmp_path: Path) -> None:
-    (tmp_path / "tyro.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+@pytest.mark.parametrize("imported", ["tyro", "gymnasium"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(f"{name}.py" for name in ("train", "evaluate", "sweep", "trade")),
+        *(f"-m {name}" for name in ("portfolio_env.data", "agents.store", "agents.supervised")),
+    ],
+)
+def test_an_interruption_while_modules_are_imported_is_quiet(
+    command: str, imported: str, tmp_path: Path
+) -> None:
+    (tmp_path / f"{imported}.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    )
     places = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    call = [sys.executable, str(ROOT / f"{name}.py")]
     done = subprocess.run(
-        call,
+        [sys.executable, *command.split()],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         env=os.environ | places,
