@@ -16,7 +16,7 @@ import trade
 from agents import bind_market, make_agent, make_sb3_vec_env
 from agents.direct.agent import DirectAgent
 from baselines import make_baseline
-from portfolio_env import Market, PortfolioEnv
+from portfolio_env import Market, PortfolioEnv, load_market
 from portfolio_env.errors import ArgumentError
 from portfolio_env.features.pipeline import FeaturePipeline
 from portfolio_env.live import AccountOptions, AlertBounds, Predictor, Today, orders_at, today
@@ -121,6 +121,22 @@ def test_what_is_printed_fits_the_terminal_and_the_files_are_exact(tmp_path: Pat
     cash = Decimal(record["cash_before"]) - Decimal(record["cash_after"]) - Decimal(record["cost"])
     spent = sum(Decimal(o["order_units"]) * Decimal(o["price"] or 0) for o in record["orders"])
     assert cash == spent
+
+
+def test_many_assets_under_a_lot_take_one_line() -> None:
+    market = load_market("synthetic?bars=30&assets=40")
+    predictor = Predictor(make_baseline("equal_weight", market), PortfolioEnv(market, **WEIGHTS))
+    account = AccountOptions(capital=1_000, lot=1_000)
+    found = today(predictor, account, name="x", now=market.timestamps[-1])
+    said = " ".join(found.text().split())
+    first = ", ".join(market.assets[:5])
+    assert (
+        "Under a lot, 40 assets: together held 0.0 %, target 100.0 %, orders of 1,000.00 left out: "
+        f"{first} and 35 more." in said
+    )
+    assert len(found.text().splitlines()) < 15 and len(found.orders.table()) == 41
+    few = AccountOptions(capital=1_000, lot=0.0)
+    assert "Under a lot" not in today(predictor, few, name="x", now=market.timestamps[-1]).text()
 
 
 # ---- the command
