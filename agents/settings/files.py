@@ -55,8 +55,8 @@ def read_settings(file: Path) -> dict[str, Any]:
             reason = " ".join(str(error).split())
             raise DataError(f"{file} is not valid YAML ({reason:.200}); fix it") from error
     except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"{file} cannot be read ({reason}); {remedy(error)}") from error
+        why = error.strerror or error
+        raise DataError(f"{file} cannot be read ({why}); {remedy(error)}") from error
     if value is None:
         return {}
     if not isinstance(value, dict):

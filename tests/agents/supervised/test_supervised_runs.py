@@ -75,7 +75,7 @@ def test_what_cannot_fit_the_memory_is_refused_before_there_is_a_folder(
 ) -> None:
     config = replace(SMALL, out=str(tmp_path / "run"))
     monkeypatch.setattr(estimate, "_LIBRARIES", 100 * estimate.GIB)
-    told = r"needs an estimated 10\d\.\d GiB .*, the memory of this machine is .*: give a smaller fit"
+    told = r"needs an estimated 10\d\.\d GiB .*, the memory of this machine is .*: give a smaller"
     with monkeypatch.context() as small, pytest.raises(ArgumentError, match=told):
         small.setattr(estimate, "memory_of", lambda device: 50 * estimate.GIB)
         runs.train(config)
@@ -83,13 +83,13 @@ def test_what_cannot_fit_the_memory_is_refused_before_there_is_a_folder(
     market, ranges = config.resolved().load_market()
     where = (market, ranges["train"], ranges["validation"])
     monkeypatch.setattr(estimate, "memory_of", lambda device: 200 * estimate.GIB)
+    model, kept = config.resolved().model(market), "the encoder's activations"
     few, many = (
-        estimate.estimate_forecasts(config.resolved().model(market).trainer(*where, batch=b), market)
-        for b in (16, 64)
+        estimate.estimate_forecasts(model.trainer(*where, batch=batch), market)[kept]
+        for batch in (16, 64)
     )
-    kept = "the encoder's activations"
-    assert many[kept] == 4 * few[kept] > 0
-    estimate.check_forecasts(config.resolved().model(market).trainer(*where), market)
+    assert many == 4 * few > 0
+    estimate.check_forecasts(model.trainer(*where), market)
     assert "it may be killed" in caplog.text
 
 
