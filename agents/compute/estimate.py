@@ -103,9 +103,7 @@ def estimate_forecasts(trainer: SupervisedTrainer, market: Market) -> dict[str, 
         "the process, its market included": resident_bytes() + _LIBRARIES,
         "arrays of accounts": _PER_BAR * market.n_bars * market.n_assets,
         "weights, gradients and moments": 4 * _bytes(embeddings),
-        "the encoder's activations": _activations(
-            embeddings, market, trainer.device, bars, batch
-        ),
+        "the encoder's activations": _activations(embeddings, market, trainer.device, bars, batch),
     }
 
 
