@@ -201,6 +201,7 @@ def test_long_names_are_printed_whole_in_lines_of_80(
             ("--baseline", "hrp", "--holdings", "none.csv", "--data", "?"),
             "there is no file none.csv",
         ),
+        (("--baseline", "hrp", "--holdings", ".", "--data", "?"), "it is a folder: give a file"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(
