@@ -95,7 +95,7 @@ def summary(path: Path) -> str:
         figures.append(f"{name} model {growth}")
     lines = [f"Folder: {path}"]
     if figures:
-        lines.append(f"Validation, growth above equal weight: {', '.join(figures)}")
+        lines.append(f"Validation, growth above equal weight after costs: {', '.join(figures)}")
     if card["kind"] == "run":
         lines.append(f"Best model: {path / f'best_model{SUFFIX}'}")
     baselines = "equal_weight,mean_variance,hrp"

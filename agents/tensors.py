@@ -20,7 +20,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files.atomic import regular, replacing
+from portfolio_env.files.atomic import regular, remedy, replacing
 
 SUFFIX = ".safetensors"
 _ENTRY = "portfolio_env"
@@ -102,7 +102,8 @@ def load_tensors(path: str | Path, *, kind: str | None) -> Any:
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
+        reason = error.strerror or error
+        raise DataError(f"{path} cannot be read ({reason}); {remedy(error)}") from error
     except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(

@@ -5,6 +5,17 @@
 >>> observation, info = env.reset(seed=0)
 """
 
+import os
+import signal
+import sys
+
+if (
+    sys.argv[:1] == ["-m"]  # while Python looks for the module that it is to run
+    and "portfolio_env.data" in sys.orig_argv
+    and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+):
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # no traceback of an import
+
 import gymnasium as gym
 
 from portfolio_env.data import load_market

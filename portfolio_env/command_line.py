@@ -8,7 +8,7 @@ import select
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
@@ -70,6 +70,7 @@ def read_arguments(kind: Any, **options: Any) -> Any:
     import docstring_parser  # comes with tyro
     import tyro
 
+    _refuse_empty(kind, sys.argv[1:] if options.get("args") is None else options["args"])
     for settings in _settings_classes(kind):
         for parent in filter(is_dataclass, reversed(settings.__mro__)):
             own = {field.name: field for field in fields(settings)}
@@ -85,6 +86,25 @@ def read_arguments(kind: Any, **options: Any) -> Any:
         if told.getvalue():
             print(f"error: {_unframed(told.getvalue())}", file=sys.stderr)
         raise
+
+
+def _refuse_empty(kind: Any, arguments: Sequence[str]) -> None:
+    """Refuse an empty argument: an unset variable of a shell, which as a path would be ``.``.
+
+    Options whose default is empty take one.
+    """
+    own = (each for settings in _settings_classes(kind) for each in fields(settings))
+    may = {each.name for each in own if each.default == ""}
+    for at, argument in enumerate(arguments):
+        name, is_set, value = argument.partition("=")
+        if argument == "":
+            name = arguments[at - 1] if at else ""
+        elif not is_set or value or not name.startswith("--"):
+            continue
+        option = name if name.startswith("--") else "an argument"
+        if option.removeprefix("--").replace("-", "_") not in may:
+            print(f"error: {option} is empty; give a value or leave it out", file=sys.stderr)
+            raise SystemExit(2)
 
 
 def _unframed(box: str) -> str:

@@ -20,8 +20,10 @@ from portfolio_env.market import Market
 
 if TYPE_CHECKING:
     from agents.encoding.market_encoder import MarketEncoder
+    from agents.supervised.training import SupervisedTrainer
 
 GIB = 2**30
+OF_MACHINE = "the memory of this machine"
 MOST_PARTS = 1024
 _PER_BAR = 150  # bytes of an asset's bar in the arrays of accounts: training, backtests, benchmark
 _STEP = 60  # numbers kept per asset and step of a differentiable account
@@ -82,19 +84,27 @@ def estimate(
         bars = train[1] - train[0]
         found["encoded bars"] = _encoded(embeddings, market, min(bars, transitions))
         distinct = -(-_distinct(transitions, bars) * batch // transitions)
-        distinct = (
-            min(distinct, batch)
-            if not embeddings.encoder.block
-            else _blocks(embeddings, bars, distinct)
+        found["the encoder's activations"] = _activations(
+            embeddings, market, device, bars, min(distinct, batch), parts
         )
-        one = training_bytes(embeddings.encoder, market.n_assets, 1, device, embeddings.codes)
-        most = (
-            memory_of(device) // 4
-            if embeddings.checkpointed == "auto"
-            else one * int(embeddings.checkpointed or distinct)
-        )
-        found["the encoder's activations"] = 3 * min(one * max(1, distinct // parts), most) // 2
     return found
+
+
+def estimate_forecasts(trainer: SupervisedTrainer, market: Market) -> dict[str, int]:
+    """Return the bytes of each part of the peak memory of training forecasts, on the CPU.
+
+    Args:
+        trainer: Before its first epoch.
+        market: The market.
+    """
+    embeddings, bars = trainer.embeddings, len(trainer.train)
+    batch = min(trainer.options.batch, bars)
+    return {
+        "the process, its market included": resident_bytes() + _LIBRARIES,
+        "arrays of accounts": _PER_BAR * market.n_bars * market.n_assets,
+        "weights, gradients and moments": 4 * _bytes(embeddings),
+        "the encoder's activations": _activations(embeddings, market, trainer.device, bars, batch),
+    }
 
 
 def fitted(
@@ -123,15 +133,44 @@ def fitted(
     while accumulation == "auto" and sum(found.values()) > most and parts < MOST_PARTS:
         parts *= 2
         found = estimate(learner, market, train, parts)
+    source = "compute.memory_limit" if limit is not None else OF_MACHINE
+    _check(
+        found,
+        most,
+        source,
+        "fewer num_envs, a smaller batch_size, fewer features, a shorter window, a universe of "
+        "fewer assets, or compute.accumulation auto",
+    )
+    return parts
+
+
+def check_forecasts(trainer: SupervisedTrainer, market: Market) -> None:
+    """Check that training forecasts fits the memory of the machine.
+
+    Args:
+        trainer: Before its first epoch.
+        market: The market.
+
+    Raises:
+        ArgumentError: As of ``fitted``.
+    """
+    _check(
+        estimate_forecasts(trainer, market),
+        memory_of(th.device("cpu")),
+        OF_MACHINE,
+        "a smaller fit.batch, fewer features, a shorter window, fewer assets or a smaller encoder",
+    )
+
+
+def _check(found: dict[str, int], most: int, source: str, fix: str) -> None:
+    """Refuse an estimate above the most there is; log it, as a warning above what is free."""
     need = sum(found.values())
     largest = sorted(found.items(), key=lambda item: -item[1])
     told = ", ".join(f"{name} {size / GIB:.2f}" for name, size in largest if size >= GIB / 200)
     if need > most:
-        source = "compute.memory_limit" if limit is not None else "the memory of this machine"
         raise ArgumentError(
             f"this training needs an estimated {need / GIB:.1f} GiB ({told}), {source} is "
-            f"{most / GIB:.1f}: give fewer num_envs, a smaller batch_size, fewer features, a "
-            "shorter window, a universe of fewer assets, or compute.accumulation auto"
+            f"{most / GIB:.1f}: give {fix}"
         )
     more, free = max(1, need - resident_bytes()), available_bytes()
     if _workers > 1 and _workers * more > free:
@@ -157,7 +196,26 @@ def fitted(
         )
     else:
         _LOGGER.info("memory: an estimated %.1f GiB (%s)", need / GIB, told)
-    return parts
+
+
+def _activations(
+    embeddings: MarketEncoder,
+    market: Market,
+    device: th.device,
+    bars: int,
+    distinct: int,
+    parts: int = 1,
+) -> int:
+    """Return the bytes that a batch of so many distinct bars keeps, and its backward pass adds."""
+    if embeddings.encoder.block:
+        distinct = _blocks(embeddings, bars, distinct)
+    one = training_bytes(embeddings.encoder, market.n_assets, 1, device, embeddings.codes)
+    most = (
+        memory_of(device) // 4
+        if embeddings.checkpointed == "auto"
+        else one * int(embeddings.checkpointed or distinct)
+    )
+    return 3 * min(one * max(1, distinct // parts), most) // 2
 
 
 def _bytes(held: Any) -> int:

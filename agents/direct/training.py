@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_type_hints
 
 import numpy as np
 import torch as th
-from gymnasium.wrappers import RecordEpisodeStatistics
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -25,6 +24,7 @@ from portfolio_env import PortfolioEnv
 from portfolio_env.checks import check_choice, check_integer, check_number, checked
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
+from portfolio_env.evaluation.gate import equal_weight_growth
 from portfolio_env.market import Market
 from portfolio_env.names import check_keywords
 from portfolio_env.simulation.simulator import Simulator
@@ -185,6 +185,7 @@ class DirectTrainer:
         if self.options.prediction:
             self.returns = NextReturns(market, (start, end), agent.window, agent.device)
         self.fit = Fit(agent.network, self.options, self.options.iterations)
+        self._benchmark: float | None = None  # growth of equal weight on the validation range
 
     @property
     def samples(self) -> int:
@@ -248,9 +249,14 @@ class DirectTrainer:
                 if self.returns is not None:
                     rows = self.returns.rows(self.validation)
                     numbers |= self.returns.calibration(self.embeddings, rows).numbers()
-            year = self.market.bars_per_year(*self.validation)
-            units = {"growth": year, "excess_growth": year, "turnover": 1.0}
-            numbers |= {f"validation/{name}": judged[name] * unit for name, unit in units.items()}
+            if self._benchmark is None:
+                self._benchmark = equal_weight_growth(
+                    self.market, self.validation, self.env_options
+                )
+            growth = judged["growth"] * self.market.bars_per_year(*self.validation)
+            numbers["validation/growth"] = growth
+            numbers["validation/excess_growth"] = growth - self._benchmark
+            numbers["validation/turnover"] = judged["turnover"]
         fit.end_round()
         return numbers
 
@@ -376,18 +382,15 @@ class DirectTrainer:
         return normal
 
     def _validate(self, within: tuple[int, int]) -> dict[str, float]:
-        """Return growth, excess over equal weight, and turnover on a range, all per bar."""
+        """Return growth and turnover on a range, both per bar."""
         start, end = within
         first = max(start, self.market.warmup + int(self.env_options["window"]) - 1)
         action = {} if self.scales is None else {"action": "weights"}
-        options = self.env_options | action | {"reward": "excess_log_return"}
-        env = RecordEpisodeStatistics(
-            PortfolioEnv(self.market, observation="index", start=first, end=end, **options)
-        )
+        options = self.env_options | action
+        env = PortfolioEnv(self.market, observation="index", start=first, end=end, **options)
         result = backtest(_Policy(self, np.arange(first, end)), env)
         return {
             "growth": float(result.log_returns.mean()),
-            "excess_growth": float(env.return_queue[-1]) / len(result.log_returns),
             "turnover": float(result.turnovers.mean()),
         }
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from portfolio_env.checks import fits, shortened
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files.atomic import read_json, regular
+from portfolio_env.files.atomic import read_json, regular, remedy
 from portfolio_env.names import check_keywords
 
 T = TypeVar("T")
@@ -27,9 +27,9 @@ _ODD_NUMBER = re.compile(r"[-+]?(0[\d_]+(?!.*\.)|.*:)")  # octal, or of base 60
 def file_of(arguments: Sequence[str]) -> Path | None:
     """Return the file that ``--config`` names among the arguments of a command line."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=Path)
-    found: Path | None = parser.parse_known_args(list(arguments))[0].config
-    return found
+    parser.add_argument("--config")
+    found = parser.parse_known_args(list(arguments))[0].config
+    return Path(found) if found else None  # what is empty is refused with all other options
 
 
 def read_settings(file: Path) -> dict[str, Any]:
@@ -55,7 +55,8 @@ def read_settings(file: Path) -> dict[str, Any]:
             reason = " ".join(str(error).split())
             raise DataError(f"{file} is not valid YAML ({reason:.200}); fix it") from error
     except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror or error})") from error
+        why = error.strerror or error
+        raise DataError(f"{file} cannot be read ({why}); {remedy(error)}") from error
     if value is None:
         return {}
     if not isinstance(value, dict):

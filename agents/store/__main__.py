@@ -1,7 +1,12 @@
 """List, show, pass on, delete and convert runs."""
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # no traceback of an import
 
 from portfolio_env.command_line import exit_status, read_arguments
 
@@ -23,11 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 if something went wrong (2 for a wrong usage).
     """
-    command: Command = read_arguments(
-        Command, prog="python -m agents.store", description=__doc__, args=arguments
-    )
+
+    def work() -> int:
+        own = {"prog": "python -m agents.store", "description": __doc__, "args": arguments}
+        command: Command = read_arguments(Command, **own)
+        return command.run()
+
     try:
-        return exit_status(command.run, stopped="stopped; nothing was left half done")
+        return exit_status(work, stopped="stopped; nothing was left half done")
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
@@ -35,4 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch as th
 
+from agents.compute.estimate import check_forecasts
 from agents.fitting import run_rounds, take_up
 from agents.inspection import attention_figure, attention_maps
 from agents.progress import bar
@@ -60,7 +61,10 @@ def train(config: SupervisedConfig, *, progress_bar: bool = False) -> Path:
     """
     config = config.resolved()
     market, ranges = config.load_market()
-    config.model(market).trainer(market, ranges["train"], ranges["validation"])  # or is refused
+    where = (market, ranges["train"], ranges["validation"])
+    trainer = config.model(market).trainer(*where, **asdict(config.fit))  # or is refused
+    check_forecasts(trainer, market)
+    del trainer
     start, end = ranges["test"]
     PortfolioEnv(market, window=1, start=start, end=end, **config.env_options())  # likewise
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")

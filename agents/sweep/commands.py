@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -27,10 +27,10 @@ class SweepOptions:
     """Plan of a sweep: its settings, folds and seeds, and any option of ``train.py``."""
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]  # without default: --help needs no torch
-    grid: str = "{}"
+    grid: str | None = None
     """Values by setting as JSON, of which all combinations are trained, e.g. '{"adjustment": [0.1,
     1], "encoder": ["mlp", "gat"]}'."""
-    settings: str = "{}"
+    settings: str | None = None
     """Further settings by name as JSON, each with the options that differ, e.g. '{"wide":
     {"encoder": "mlp", "encoder_options": {"hidden": 64}}}'."""
     folds: int = 1
@@ -57,8 +57,8 @@ class SweepOptions:
             raise ArgumentError(
                 "--out is for one run; the folder of a sweep comes after the command"
             )
-        values = json_object("grid", self.grid, '{"adjustment": [0.1, 1]}')
-        named = json_object("settings", self.settings, '{"slow": {"adjustment": 0.1}}')
+        values = _given("grid", self.grid, '{"adjustment": [0.1, 1]}')
+        named = _given("settings", self.settings, '{"slow": {"adjustment": 0.1}}')
         for name, options in named.items():
             if not isinstance(options, dict):
                 raise ArgumentError(
@@ -75,6 +75,17 @@ class SweepOptions:
             seeds_of(self.seeds) or (self.config.seed,),
             self.rolling,
         )
+
+
+def _given(name: str, text: str | None, example: str) -> dict[str, Any]:
+    """Return the object of an option as JSON, which is not empty; {} without the option."""
+    found = {} if text is None else json_object(name, text, example)
+    if text is not None and not found:
+        raise ArgumentError(
+            f"{name}={text} must hold at least one setting, e.g. '{example}'; leave it out to "
+            "train the other options as they are."
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -223,4 +234,8 @@ def tell(root: Path) -> int:
 
 def read_plan_file(file: Path) -> SweepOptions:
     """Return the plan that a YAML or JSON file holds: options of training and of the sweep."""
-    return settings_of(SweepOptions, read_settings(file), file, beside="config")
+    given = read_settings(file)
+    for name in ("grid", "settings"):
+        if name in given and given[name] is None:
+            raise ArgumentError(f"{file}: {name} is empty; give values or leave it out")
+    return settings_of(SweepOptions, given, file, beside="config")

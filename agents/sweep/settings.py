@@ -29,11 +29,13 @@ def grid(options: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
         options: Values by setting.
 
     Raises:
-        ArgumentError: If a setting has no list of values, or one twice.
+        ArgumentError: If there is no setting, or one has no list of values, or one twice.
 
     >>> list(grid({"adjustment": [0.1, 1], "encoder": ["mlp"]}))
     ['adjustment=0.1,encoder=mlp', 'adjustment=1,encoder=mlp']
     """
+    if not options:
+        raise ArgumentError('a grid needs at least one setting, e.g. {"adjustment": [0.1, 1]}')
     for name, values in options.items():
         if isinstance(values, str | bytes) or not isinstance(values, Sequence) or not values:
             raise ArgumentError(

@@ -176,7 +176,7 @@ class ProbeCallback(PeriodicCallback):
 
 
 class ValidationCallback(PeriodicCallback):
-    """Backtest on the validation range, log it, and keep the model with the largest edge.
+    """Backtest on the validation range, log it, and keep the model with the largest growth.
 
     Results (see ``Validation``) go to ``validation.json`` of the run folder, the best model to
     ``best_model.safetensors``.
@@ -227,7 +227,7 @@ class ValidationCallback(PeriodicCallback):
         points = {**figures, "equity": equity_curves({"agent": result})}
         points = {f"validation/{name}": point for name, point in points.items()}
         write_points(self.logger, points, self.model.num_timesteps)
-        if all(figures["excess_growth"] > r["excess_growth"] for r in self.results):
+        if all(figures["growth"] > result["growth"] for result in self.results):
             save_agent(self.model, self.best_model)
         self.results.append({"timesteps": self.model.num_timesteps, **figures})
         write_json(self.file, {"validations": [plain(result) for result in self.results]})

@@ -58,7 +58,8 @@ def limits(card: Mapping[str, Any]) -> list[str]:
         )
     best = models.get("best", {"excess_growth": 1.0})["excess_growth"]
     if best is None or best <= 0:
-        said.append("On its validation range it did not grow more than equal weight without costs.")
+        benchmark = card["validation"]["benchmark"]
+        said.append(f"On its validation range it did not grow more than {benchmark}.")
     if card["state"] != "finished":
         said.append(f"Its training has not come to its end: {card['state']}.")
     said.append(
@@ -138,8 +139,10 @@ def _validation(validation: Mapping[str, Any]) -> list[str]:
 
 def _figures(figures: Mapping[str, float | None]) -> tuple[str, str, str, str]:
     growth, above, turnover = (figures[key] for key in ("growth", "excess_growth", "turnover"))
-    if growth is None or above is None or turnover is None:
+    if growth is None or turnover is None:
         return "ruined", "", "", ""
+    if above is None:
+        return percent(growth), "", "ruined", f"{turnover:.4f}"
     return percent(growth), percent(above), percent(growth - above), f"{turnover:.4f}"
 
 

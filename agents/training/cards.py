@@ -35,6 +35,7 @@ from portfolio_env.evaluation.usage_log import read_usage_log
 from portfolio_env.files.atomic import parse_json, read_json, replacing, write_json
 
 TEXT = "card.md"
+BENCHMARK = "equal weight, rebalanced at every bar, after costs"
 Card = dict[str, Any]
 
 
@@ -153,8 +154,11 @@ def _card(path: Path, models: Mapping[str, Mapping[str, float | None]] | None) -
 def _of_run(path: Path, models: Mapping[str, Mapping[str, float | None]] | None) -> Card:
     config = read_json(path / "config.json")
     market, features = read_json(path / "market.json"), read_json(path / "features.json")
-    if models is None:
-        models = read_json(path / CARD)["validation"]["models"] if (path / CARD).is_file() else {}
+    validation: Card = {"benchmark": BENCHMARK, "models": {}}
+    if models is not None:
+        validation["models"] = {name: dict(figures) for name, figures in models.items()}
+    elif (path / CARD).is_file():  # figures stay with the benchmark that they were taken against
+        validation = read_json(path / CARD)["validation"]
     rows, dates = market["ranges"], market["dates"]
     return {
         "model": _network(config),
@@ -170,10 +174,7 @@ def _of_run(path: Path, models: Mapping[str, Mapping[str, float | None]] | None)
         },
         "rules": _rules(config),
         "training": {"steps": _steps(path, config), "lanes": config["num_envs"]},
-        "validation": {
-            "benchmark": "equal weight, rebalanced at every bar, without costs",
-            "models": {name: dict(figures) for name, figures in models.items()},
-        },
+        "validation": validation,
         "selection": _selection(path, config),
     }
 
@@ -239,6 +240,6 @@ def _selection(path: Path, config: Mapping[str, Any]) -> Card:
         rounds, every = (max(1, config[name] // size) for name in ("timesteps", "validation_every"))
         return {"by": "growth", "validations": -(-rounds // every), "chosen_at": None}
     given = validations(path)
-    figures = [-1e300 if each["excess_growth"] is None else each["excess_growth"] for each in given]
+    figures = [-1e300 if each["growth"] is None else each["growth"] for each in given]
     best = given[figures.index(max(figures))]["timesteps"] if given else None
-    return {"by": "excess_growth", "validations": len(given), "chosen_at": best}
+    return {"by": "growth", "validations": len(given), "chosen_at": best}

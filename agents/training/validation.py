@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from gymnasium.wrappers import RecordEpisodeStatistics
 
 from agents.training.config import Range
 from portfolio_env import Market, PortfolioEnv
 from portfolio_env.evaluation import BacktestResult, backtest
 from portfolio_env.evaluation.backtest import Policy
+from portfolio_env.evaluation.gate import equal_weight_growth
 from portfolio_env.metrics import annual_log_growth, max_drawdown
 
 PROBE_BARS = 250  # of each stretch
@@ -30,11 +31,14 @@ class Validation:
     """
 
     def __init__(self, market: Market, rows: Range, env_options: Mapping[str, Any]) -> None:
+        self.market, self.rows = market, rows
         self.options = {**env_options, "start": rows[0], "end": rows[1]}
-        # The episode return of this reward is the growth above equal weight.
-        self.env = RecordEpisodeStatistics(
-            PortfolioEnv(market, reward="excess_log_return", **self.options)
-        )
+        self.env = PortfolioEnv(market, **self.options)
+
+    @cached_property
+    def benchmark(self) -> float:
+        """Return the yearly log growth of equal weight, after costs."""
+        return equal_weight_growth(self.market, self.rows, self.options)
 
     def run(self, policy: Policy) -> tuple[BacktestResult, dict[str, float]]:
         """Backtest a policy.
@@ -42,13 +46,13 @@ class Validation:
         Returns:
             The account, and its figures: ``growth``, yearly log growth after costs;
             ``excess_growth``, what of it is above equal weight, which is rebalanced at every bar
-            without costs; ``turnover`` a step.
+            and pays the same costs; ``turnover`` a step.
         """
         result = backtest(policy, self.env)
-        years = (len(result.values) - 1) / result.periods_per_year
+        growth = float(annual_log_growth(result.values, result.periods_per_year))
         return result, {
-            "growth": float(annual_log_growth(result.values, result.periods_per_year)),
-            "excess_growth": float(self.env.return_queue[-1]) / years,
+            "growth": growth,
+            "excess_growth": growth - self.benchmark,
             "turnover": float(result.turnovers.mean()),
         }
 

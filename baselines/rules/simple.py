@@ -15,6 +15,7 @@ from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.names import indices_of
 from portfolio_env.simulation.constraints import PortfolioConstraints
+from portfolio_env.simulation.targets import equal_weights
 
 
 class EqualWeight(Baseline):
@@ -25,9 +26,7 @@ class EqualWeight(Baseline):
 
     def weights(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
         """Return target weights for a batch of lanes; all cash where nothing can be traded."""
-        tradable = np.asarray(observation["tradable"], np.float64)  # (B, N)
-        count = tradable.sum(axis=1, keepdims=True)
-        return np.hstack([count == 0, tradable / np.maximum(count, 1)])
+        return equal_weights(np.asarray(observation["tradable"], np.bool_))
 
 
 class BuyAndHold(EqualWeight):

@@ -1,5 +1,6 @@
 """Download, list, explore and convert market data."""
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -22,14 +23,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 if something went wrong (2 for a wrong usage).
     """
-    command: Command = read_arguments(
-        Command,
-        prog="python -m portfolio_env.data",
-        description=__doc__,
-        args=arguments,
-    )
-    return exit_status(command.run, stopped="stopped; the same command continues")
+
+    def work() -> int:
+        own = {"prog": "python -m portfolio_env.data", "description": __doc__, "args": arguments}
+        command: Command = read_arguments(Command, **own)
+        return command.run()
+
+    return exit_status(work, stopped="stopped; the same command continues")
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -19,7 +19,10 @@ from portfolio_env.evaluation.statistics import (
     growth_difference,
     sharpe_difference,
 )
-from portfolio_env.evaluation.task import GATED, EvaluationFold
+from portfolio_env.evaluation.task import GATED, EvaluationFold, Range
+from portfolio_env.market import Market
+from portfolio_env.metrics import annual_log_growth
+from portfolio_env.simulation.targets import equal_weights
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,38 @@ def gate_decision(
     pair, cash = (policy.returns, benchmark.returns), policy.cash_returns
     difference = equal_risk_growth_difference(*pair, year, cash_returns=cash, confidence=0.9)
     return _decided(difference, periods, judge)
+
+
+class _EqualWeight:
+    """Policy of equal weights in what can be traded, restored at every step."""
+
+    action = "weights"
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[NDArray[Any], Any]:
+        """Return weights for a batch of observations."""
+        return equal_weights(np.asarray(observation["tradable"], np.bool_)), state
+
+
+def equal_weight_growth(market: Market, rows: Range, options: Mapping[str, Any]) -> float:
+    """Return the yearly log growth of equal weight after costs, as an evaluation has it.
+
+    Args:
+        market: Market.
+        rows: Range of it, half-open.
+        options: Keywords of ``PortfolioEnv``, as an agent takes them.
+
+    Returns:
+        Its growth; minus infinity if it was ruined.
+    """
+    own = EvaluationFold(market, {"validation": rows}, options).baseline_options("validation")
+    result = backtest(_EqualWeight(), PortfolioEnv(**own))
+    return float(annual_log_growth(result.values, result.periods_per_year))
 
 
 class GatedPolicy:

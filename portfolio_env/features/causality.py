@@ -55,7 +55,8 @@ def _sample(panel: PricePanel, bars: int, reference: str | None) -> PricePanel:
 
 def _check(feature: Feature, panel: PricePanel, reference: str | None, offset: int) -> None:
     def values(of: PricePanel) -> FloatArray:
-        return np.broadcast_to(feature.compute(Bars(of, reference)), of.close.shape)
+        found = np.broadcast_to(feature.compute(Bars(of, reference)), of.close.shape)
+        return np.where(np.isfinite(found), found, np.nan)
 
     def compare(what: str, whole: FloatArray, t: int, now: FloatArray, fix: str) -> None:
         rows = slice(t + 1 - len(now), t + 1)

@@ -270,7 +270,9 @@ class FeaturePipeline:
         for first in range(0, len(chosen), _AT_ONCE):
             some = chosen[first : first + _AT_ONCE]
             for row, feature in zip(rows, some, strict=False):
-                values = _values(feature, bars_of(feature))[-len(tradable) :]
+                bars = bars_of(feature)
+                whole = len(bars.close) == len(tradable)
+                values = _values(feature, bars, whole=whole)[-len(tradable) :]
                 if feature.name in self.scalers:
                     values = self.scalers[feature.name](values)
                 seen = tradable & np.isfinite(values)
@@ -451,6 +453,42 @@ def _ample(memory: int) -> int:
     return max(64, 1 << (memory * 5 // 4).bit_length())
 
 
-def _values(feature: Feature, bars: Bars) -> FloatArray:
-    """Return (T, N) float64, NaN where unknown."""
-    return np.broadcast_to(feature.compute(bars), bars.close.shape)
+def _values(feature: Feature, bars: Bars, *, whole: bool = False) -> FloatArray:
+    """Return (T, N) float64, NaN where unknown.
+
+    Args:
+        feature: The feature.
+        bars: The bars.
+        whole: They are all of a market; what is odd about an own feature there is said.
+    """
+    values = np.broadcast_to(feature.compute(bars), bars.close.shape)
+    if feature.function is None:
+        return values
+    known = np.isfinite(values)
+    if whole and known.size:
+        _check_known(feature, bars.panel, values)
+    return np.where(known, values, np.nan)
+
+
+def _check_known(feature: Feature, panel: PricePanel, values: FloatArray) -> None:
+    """Refuse an own feature that is known nowhere; say where one is infinite.
+
+    Raises:
+        ArgumentError: If it has no finite value where an asset can be traded.
+    """
+    infinite = np.isinf(values) & panel.tradable
+    count, seen = int(infinite.sum()), int(panel.tradable.sum())
+    size = f"must be a number within -{plugins.FAR:g} to {plugins.FAR:g}, NaN where unknown"
+    if seen and not (np.isfinite(values) & panel.tradable).any():
+        raise ArgumentError(
+            f"feature {feature.name!r} has no known value in {len(values):,} bars: of {seen:,} "
+            f"values {count:,} are infinite, the others NaN. It {size}: look for a division by 0, "
+            "an overflow or a window longer than the data, or leave the feature out"
+        )
+    if count:
+        row, column = np.argwhere(infinite)[0]
+        _say_once(
+            f"feature {feature.name!r} is infinite in {count:,} of {seen:,} values, first of "
+            f"{panel.assets[column]} at {str(panel.timestamps[row])[:16]}: they count as unknown. "
+            f"It {size}"
+        )

@@ -22,6 +22,8 @@ from portfolio_env.files import plugins as files
 from portfolio_env.market.panel import FloatArray
 from portfolio_env.resampling import TIMEFRAMES
 
+FAR = 1e100
+"""Size from which on a value counts as infinite: scalers square it."""
 _KIND = "feature"
 _DECLARE = "declare it with @indicator of portfolio_env.features, at the top of a module of its own"
 
@@ -113,7 +115,10 @@ def _label(function: Any) -> str:
 
 
 def _computed(bars: Bars, *, name: str, function: Callable[[Bars], Any]) -> FloatArray:
-    """Compute and check a user's function of bars; errors name the feature."""
+    """Compute and check a user's function of bars; errors name the feature.
+
+    Infinite values stay, so that a pipeline can tell them from unknown ones.
+    """
     own = Bars(bars.panel, bars.reference)  # a copy: its writes do not reach other features
     with told_as_theirs(f"feature {name!r}", leave=()):
         array = np.asarray(function(own))
@@ -129,7 +134,7 @@ def _computed(bars: Bars, *, name: str, function: Callable[[Bars], Any]) -> Floa
             "where unknown"
         )
     known = array.astype(np.float64)
-    known[~np.isfinite(known)] = np.nan
+    known[np.abs(known) > FAR] = np.inf
     return known
 
 

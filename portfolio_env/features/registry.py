@@ -19,6 +19,8 @@ from portfolio_env.names import unknown
 
 ALL = -1
 """Memory of a feature that depends on every bar before."""
+MOST_ROWS = 10_000_000
+"""Bars that a feature may look back on: two decades of minutes."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,11 @@ class Indicator:
             "memory": self.memory(window or 0),
         }
         for name, value in rows.items():
-            if not isinstance(value, Integral) or value < (0 if name == "lookback" else ALL):
+            least = 0 if name == "lookback" else ALL
+            if not isinstance(value, Integral) or not least <= int(value) <= MOST_ROWS:
                 raise ArgumentError(
                     f"{name} of {self.name!r} at window {window} is {value!r}; it must be a number "
-                    f"of rows{', or ALL' * (name == 'memory')}"
+                    f"of rows up to {MOST_ROWS:,}{', or ALL' * (name == 'memory')}"
                 )
         compute = self.plain(window)
         return Feature(

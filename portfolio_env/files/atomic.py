@@ -162,6 +162,10 @@ def remedy(error: Exception) -> str:
     """Return what to do about a path that the system refuses."""
     if isinstance(error, (NotADirectoryError, FileExistsError)):
         return "a file is where its folder should be: give another"
+    if isinstance(error, FileNotFoundError):
+        return "check its name and folder"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder: give a file"
     return "give rights to it"
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from portfolio_env.checks import shortened
 from portfolio_env.errors import DataError
-from portfolio_env.files.atomic import regular
+from portfolio_env.files.atomic import regular, remedy
 from portfolio_env.files.csv_files import original
 
 _LARGEST = 30  # digits before or after the point of a number
@@ -40,8 +40,11 @@ def read_rows(path: Path, what: str, needed: str = "") -> list[Row]:
             lines = [(n, row) for n, row in enumerate(csv.reader(file), start=1) if any(row)]
     except FileNotFoundError:
         raise DataError(f"there is no file {path} of {what}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV ({error})") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{path} cannot be read ({reason}); {remedy(error)}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not CSV ({error}); save it as CSV in UTF-8") from error
     header = [name.strip().lower() for name in lines[0][1]] if lines else []
     header = ["asset" if name in ("symbol", "ticker") else name for name in header]
     for name in filter(None, ("asset", needed, *header)):

@@ -10,6 +10,7 @@ from textwrap import fill
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from portfolio_env.errors import MALFORMED, DataError
@@ -28,6 +29,7 @@ from portfolio_env.market.timeline import time_text
 TABLE, RECORD = "orders.csv", "today.json"
 _LINE = 80  # characters
 _REACHED = 0.01  # of the account: what rounding to lots, and prices of fills, may leave away
+_FEW = 5  # assets that are named, or have lines of their own, where many are alike
 _WIDTHS = (10, 11, 7, 8, 11, 12)  # with a reason of 15 and spaces between them 80 columns
 _HEADER = ("asset", "held units", "held %", "target %", "order units", "order money")
 
@@ -76,8 +78,12 @@ class Today:
         table = orders.table().iloc[:-1]
         idle = table[["held_units", "target_weight", "order_units"]].eq(0).all(axis=1)
         idle &= table["reason"].eq("")
-        lines += [_asset_line(str(name), row) for name, row in table[~idle].iterrows()]
+        small = table[table["reason"].str.startswith("under ")]
+        folded = [rows for _, rows in small.groupby("reason") if len(rows) > _FEW]
+        shown = table[~idle].drop([name for rows in folded for name in rows.index])
+        lines += [_asset_line(str(name), row) for name, row in shown.iterrows()]
         lines.append(_line("cash", "", *_shares(plan.weights[0], plan.held[0]), "", "", ""))
+        lines += [fill(_folded(rows, plan.value), _LINE) for rows in folded]
         if idle.any():
             lines.append(
                 fill(f"Neither held nor wanted: {_names(list(table.index[idle]))}.", _LINE)
@@ -278,6 +284,17 @@ def _read_record(path: Path, strategy: str) -> Record | None:
         raise DataError(f"{path} is no record of orders ({error}); move it away") from error
 
 
+def _folded(rows: pd.DataFrame, value: float) -> str:
+    """Return a sentence on assets that are not traded for one reason, with what is left undone."""
+    held, target = rows["held_weight"], rows["target_weight"]
+    parts = _shares(float(held.sum()), float(target.sum()))
+    missing = float((target - held).abs().sum()) * value
+    return (
+        f"{rows['reason'].iloc[0].capitalize()}, {len(rows)} assets: together held {parts[0]} %, "
+        f"target {parts[1]} %, orders of {missing:,.2f} left out: {_names(list(rows.index))}."
+    )
+
+
 def _asset_line(name: str, row: Any) -> str:
     shares = _shares(row["held_weight"], row["target_weight"])
     order = _units(row["order_units"]), f"{row['order_money']:,.2f}"
@@ -303,5 +320,5 @@ def _units(units: float) -> str:
 
 
 def _names(names: Sequence[str]) -> str:
-    shown = ", ".join(printable(name) for name in names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+    shown = ", ".join(printable(name) for name in names[:_FEW])
+    return f"{shown} and {len(names) - _FEW} more" if len(names) > _FEW else shown

@@ -43,6 +43,11 @@ def as_timestamp(when: Date) -> np.datetime64:
         if stamp.tzinfo is not None:
             stamp = stamp.tz_convert(None)
         exact: np.datetime64[Any] = stamp.as_unit("ns").to_datetime64()
+    except pd.errors.OutOfBoundsDatetime as error:
+        raise ArgumentError(
+            f"{when!r} is outside of 1677-09-22 to 2262-04-11, as far as nanoseconds reach: give "
+            "a date within"
+        ) from error
     except (ValueError, TypeError, AttributeError) as error:
         raise ArgumentError(
             f"{when!r} is not a date: give a row number, an ISO date like '2020-01-31' or a "

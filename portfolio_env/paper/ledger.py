@@ -36,7 +36,7 @@ DONE, HELD, PARTIAL = "done", "held", "partial"
 BLOCKED, SKIPPED, MISSED = "blocked", "skipped", "missed"
 PHASES = (DECIDED, PLANNED, DONE, HELD, PARTIAL, BLOCKED, SKIPPED, MISSED)
 """Phases of a bar: decided, planned, and how it ended: all orders filled, nothing to trade, not all
-filled, refused by a check, not decided on, passed while nobody was there."""
+filled, refused by a check, not decided on, passed while nobody looked."""
 ENDINGS = frozenset(PHASES[2:])
 REVISED = "revised"
 TROUBLES = (PARTIAL, BLOCKED, SKIPPED, MISSED, REVISED)

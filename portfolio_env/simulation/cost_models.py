@@ -12,6 +12,7 @@ from portfolio_env.checks import as_dataclass
 from portfolio_env.errors import ArgumentError, told_as_theirs
 from portfolio_env.market import PricePanel
 from portfolio_env.market.rates import Rate, checked_rate
+from portfolio_env.market.timeline import time_text
 from portfolio_env.names import find
 from portfolio_env.simulation.costs import LARGEST_VALUE, TransactionCosts
 
@@ -56,10 +57,14 @@ class CostModel(Protocol):
         raise ArgumentError(f"{type(self).__name__} must define rates(assets).")
 
     def impact_coefficients(self, panel: PricePanel) -> Float:
-        """Return (T, N) coefficients of sqrt(money traded), from bars up to each row; or (0, 0)."""
+        """Return (T, N) coefficients of sqrt(money traded), from bars up to each row; or (0, 0).
+
+        They are within [0, 1e9].
+        """
         return np.zeros((0, 0))
 
 
+LARGEST_COEFFICIENT = 1e9  # far beyond it the cost of a trade is lost in rounding
 CUTS = 8  # bars after which the future is cut off, to see whether impact knows it
 _METHODS = ("rates", "impact_coefficients")
 _NUMBERS = {
@@ -148,14 +153,24 @@ def checked_impact(costs: Costs, panel: PricePanel) -> Float:
             later bars are cut off.
     """
     found = _asked(costs, "impact_coefficients", panel)
-    if isinstance(costs, TransactionCosts) or found.size == 0:
+    if found.size == 0:
         return found
     whose = f"impact_coefficients of {type(costs).__name__}"
-    if found.shape != panel.close.shape or not ((found >= 0) & (found < np.inf)).all():
+    if found.shape != panel.close.shape:
         raise ArgumentError(
-            f"{whose} must have the shape {panel.close.shape} and be finite and at least 0; they "
-            f"have the shape {found.shape}."
+            f"{whose} must have the shape {panel.close.shape}; they have the shape {found.shape}."
         )
+    wrong = ~((found >= 0) & (found <= LARGEST_COEFFICIENT))
+    if wrong.any():
+        row, asset = np.argwhere(wrong)[0]
+        raise ArgumentError(
+            f"{whose} must be within [0, {LARGEST_COEFFICIENT:g}], the rate that a trade of 1 in "
+            f"money pays; that of {panel.assets[asset]} at {time_text(panel.timestamps[row])} is "
+            f"{found[row, asset]:g}. Check its units: volatility over the square root of the money "
+            "traded in a bar is far below 1."
+        )
+    if isinstance(costs, TransactionCosts):
+        return found
     drawn = np.random.default_rng(0).integers(0, len(found), CUTS).tolist()
     for t in sorted({*drawn, len(found) // 2, len(found) - 2} - {-1}):
         past = _asked(costs, "impact_coefficients", panel.past(t))

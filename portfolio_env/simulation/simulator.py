@@ -30,7 +30,12 @@ from portfolio_env.simulation.rewards import (
     make_reward,
     rewards_of,
 )
-from portfolio_env.simulation.targets import checked_actions, clipped_weights, softmax_numerators
+from portfolio_env.simulation.targets import (
+    checked_actions,
+    clipped_weights,
+    equal_weights,
+    softmax_numerators,
+)
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]
@@ -383,12 +388,8 @@ class Simulator:
         start = self.initial if weights is None else weights
         if isinstance(start, str):
             check_choice("options['weights']", start, ("cash", "equal_weight"))
-            out = np.zeros((len(which), shape[1]))
-            if start == "equal_weight":
-                tradable = self.tradable[which]
-                out[:, 1:] = tradable / np.maximum(tradable.sum(-1, keepdims=True), 1)
-            out[:, 0] = out[:, 1:].sum(-1) == 0.0
-            return out
+            tradable = self.tradable[which]
+            return equal_weights(tradable & (start == "equal_weight"))
         if weights is None:
             out = np.broadcast_to(self.initial, (len(which), shape[1]))
         else:

@@ -47,6 +47,14 @@ def checked_actions(actions: ArrayLike, shape: tuple[int, int]) -> NDArray[np.fl
         return array.astype(np.float64)
 
 
+def equal_weights(tradable: NDArray[np.bool_]) -> Float:
+    """Return (B, N + 1) equal weights of the assets that (B, N) says can be traded; else cash."""
+    out = np.zeros((len(tradable), tradable.shape[1] + 1))
+    out[:, 1:] = tradable / np.maximum(tradable.sum(axis=1, keepdims=True), 1)
+    out[:, 0] = ~tradable.any(axis=1)
+    return out
+
+
 def clipped_weights(weights: NDArray[np.floating[Any]], box: tuple[Any, Any]) -> Float:
     """Return weights clipped to the box of actions; non-finite ones stay, to be rejected later."""
     out: Float = np.array(weights, dtype=np.float64, order="C")

@@ -151,6 +151,8 @@ class Typed:
     """Where it goes."""
     rate: float | tuple[float, ...] | dict[str, float] = 0.0
     """Costs of all, of each, or by name."""
+    stress: str = ""
+    """Scenarios, or none."""
 
 
 @pytest.mark.parametrize(
@@ -173,6 +175,23 @@ def test_a_wrong_option_is_told_in_one_line(typed, told, capsys):
     assert said.out == "" and said.err.count("\n") == 1
     assert said.err.startswith("error: ") and told in said.err
     assert said.err.endswith("; see job.py --help\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["--folder", ""], "--folder is empty"),
+        (["--folder="], "--folder is empty"),
+        (["--stress", "", ""], "an argument is empty"),
+        ([""], "an argument is empty"),
+    ],
+)
+def test_an_empty_argument_is_refused_which_as_a_path_would_be_this_folder(typed, told, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        read_arguments(Typed, args=typed, prog="job.py")
+    assert capsys.readouterr().err == f"error: {told}; give a value or leave it out\n"
+    for empty in (["--stress", ""], ["--stress="]):
+        assert read_arguments(Typed, args=[*empty, "--folder", "a="]) == Typed(folder=Path("a="))
 
 
 def test_an_optional_setting_is_read_as_what_it_is():

@@ -194,7 +194,8 @@ def test_what_is_wrong_with_a_function_is_told_with_its_name(panel, function, sa
         ({"lookback": lambda w: "a"}, "lookback of 'mine' at window 5 is 'a'; it must be a number"),
         ({"lookback": lambda w: w / 2}, "is 2.5; it must be a number of rows"),
         ({"lookback": lambda w: -1}, "is -1; it must be a number of rows"),
-        ({"memory": lambda w: -2}, "is -2; it must be a number of rows, or ALL"),
+        ({"memory": lambda w: -2}, "is -2; it must be a number of rows up to 10,000,000, or ALL"),
+        ({"lookback": lambda w: 10**9}, "is 1000000000; it must be a number of rows up to 10,000,"),
     ],
 )
 def test_what_is_declared_is_checked(panel, declared, says):
@@ -205,12 +206,29 @@ def test_what_is_declared_is_checked(panel, declared, says):
         load_market(panel, features=[indicator("own", "x", **{"windows": (5,)} | declared)(mine)])
 
 
-def test_infinite_values_are_unknown(panel):
+@pytest.mark.parametrize("far", [np.inf, -np.inf, 1e200])
+def test_infinite_values_are_unknown_and_said_to_be(panel, far, caplog):
     def mine(bars):
-        return np.where(bars.close > np.nanmedian(bars.close[0]), np.inf, bars.close)
+        return np.where(bars.close > np.nanmedian(bars.close[0]), far, bars.close)
 
+    pipeline._say_once.cache_clear()
     market = load_market(panel, features=mine, fit_end=300)  # one alone is a list of it
     assert np.isfinite(market.features).all() and market.feature_names == ("mine",)
+    count = int((market.tradable & (panel.close > np.nanmedian(panel.close[0]))).sum())
+    assert f"'mine' is infinite in {count:,} of {market.tradable.sum():,} values" in caplog.text
+    assert "must be a number within -1e+100 to 1e+100, NaN where unknown" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "infinite"), [(np.nan, "of 1,500 values 0"), (np.inf, "of 1,500 values 1,500")]
+)
+def test_a_feature_that_is_known_nowhere_is_refused(panel, value, infinite):
+    def mine(bars):
+        return np.full_like(bars.close, value)
+
+    told = f"'mine' has no known value in 500 bars: {infinite} are infinite"
+    with pytest.raises(ArgumentError, match=told):
+        load_market(panel, features=["minimal", mine])
 
 
 def test_blanks_beside_commas(mine, panel):

@@ -45,8 +45,8 @@ def made_run(path: Path, *, finished: bool = True, **changes: Any) -> Path:
             path / "validation.json",
             {
                 "validations": [
-                    {"timesteps": step, "growth": 0.1, "excess_growth": excess, "turnover": 0.01}
-                    for step, excess in ((0, 0.02), (64, 0.03))
+                    {"timesteps": step, "growth": g, "excess_growth": g - 0.07, "turnover": 0.01}
+                    for step, g in ((0, 0.09), (64, 0.1))
                 ]
             },
         )

@@ -16,7 +16,7 @@ import trade
 from agents import bind_market, make_agent, make_sb3_vec_env
 from agents.direct.agent import DirectAgent
 from baselines import make_baseline
-from portfolio_env import Market, PortfolioEnv
+from portfolio_env import Market, PortfolioEnv, load_market
 from portfolio_env.errors import ArgumentError
 from portfolio_env.features.pipeline import FeaturePipeline
 from portfolio_env.live import AccountOptions, AlertBounds, Predictor, Today, orders_at, today
@@ -123,6 +123,22 @@ def test_what_is_printed_fits_the_terminal_and_the_files_are_exact(tmp_path: Pat
     assert cash == spent
 
 
+def test_many_assets_under_a_lot_take_one_line() -> None:
+    market = load_market("synthetic?bars=30&assets=40")
+    predictor = Predictor(make_baseline("equal_weight", market), PortfolioEnv(market, **WEIGHTS))
+    account = AccountOptions(capital=1_000, lot=1_000)
+    found = today(predictor, account, name="x", now=market.timestamps[-1])
+    said = " ".join(found.text().split())
+    first = ", ".join(market.assets[:5])
+    assert (
+        "Under a lot, 40 assets: together held 0.0 %, target 100.0 %, orders of 1,000.00 left out: "
+        f"{first} and 35 more." in said
+    )
+    assert len(found.text().splitlines()) < 15 and len(found.orders.table()) == 41
+    few = AccountOptions(capital=1_000, lot=0.0)
+    assert "Under a lot" not in today(predictor, few, name="x", now=market.timestamps[-1]).text()
+
+
 # ---- the command
 
 
@@ -185,6 +201,7 @@ def test_long_names_are_printed_whole_in_lines_of_80(
             ("--baseline", "hrp", "--holdings", "none.csv", "--data", "?"),
             "there is no file none.csv",
         ),
+        (("--baseline", "hrp", "--holdings", ".", "--data", "?"), "it is a folder: give a file"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(

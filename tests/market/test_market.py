@@ -218,6 +218,7 @@ def test_row():
         (-4, "outside the 3 bars"),
         ("2020-01-04", "after the last bar"),
         ("soon", "not a date"),
+        ("3000-01-01", "is outside of 1677-09-22 to 2262-04-11"),
         ("", "not a date"),
         (None, "not a date"),
         (True, "neither a row nor a date"),

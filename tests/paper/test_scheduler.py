@@ -212,6 +212,30 @@ def test_after_downtime_the_latest_bar_alone_is_traded():
     assert bodies[0]["action"] == bodies[1]["action"]
 
 
+def missed(session):
+    events = session.ledger.events("phase")
+    return [event.body["reason"] for event in events if event.body["phase"] == "missed"]
+
+
+def test_why_nobody_looked_at_a_bar_is_told_apart():
+    scheduler, session, feed, clock = started(close_of(KNOWN) + 10 * SECOND)
+    scheduler.run(once=True)
+    scheduler._pulse = lambda: clock.set(close_of(KNOWN + 3) + 30 * SECOND)  # alerts take so long
+    clock.set(close_of(KNOWN + 1) + 10 * SECOND)
+    scheduler.run(until=close_of(KNOWN + 3))
+    scheduler._pulse = lambda: None
+    scheduler.run(until=close_of(KNOWN + 3) + 60 * SECOND)
+    assert missed(session) == ["busy with a bar before it"]
+    feed.silent = True
+    scheduler.run(until=close_of(KNOWN + 5) + 60 * SECOND)
+    feed.silent = False
+    scheduler.run(until=close_of(KNOWN + 6) + 60 * SECOND)
+    assert missed(session)[1:] == ["the source did not answer, or this machine slept"]
+    clock.set(close_of(KNOWN + 8) + 12 * SECOND)
+    assert Scheduler(session, feed, clock).step() == "done"
+    assert missed(session)[2:] == ["nobody was there"]
+
+
 def test_the_loop_trades_every_bar_once_and_ends_after_one_if_asked():
     scheduler, session, _, clock = started(close_of(KNOWN - 1) + 20 * SECOND)
     scheduler.run(until=close_of(KNOWN + 5) + 60 * SECOND)

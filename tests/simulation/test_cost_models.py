@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -217,7 +218,9 @@ def test_numbers_of_numpy_are_numbers(market):
         (Wrong(np.full(3, 0.1), fixed_fee=-1), "fixed_fee of Wrong is -1"),
         (Wrong(np.full(3, 0.1), delisting_haircut=2), "delisting_haircut"),
         (Wrong(np.full(3, 0.1), lambda p: p.close[:4]), "must have the shape"),
-        (Wrong(np.full(3, 0.1), lambda p: -p.close), "at least 0"),
+        (Wrong(np.full(3, 0.1), lambda p: -p.close), r"must be within \[0, 1e\+09\]"),
+        (Wrong(np.full(3, 0.1), lambda p: 0 * p.close + 1e17), r"that of .* at 20.* is 1e\+17"),
+        (Wrong(np.full(3, 0.1), lambda p: p.close * np.nan), "is nan. Check its units"),
         (Wrong(np.full(3, 0.1), lambda p: p.close / p.close[-1]), "know the future"),
         (Wrong(np.full(3, 0.1), one_bar_ahead), "know the future"),
         (Wrong(np.full(3, 0.1), fixed_fee="1"), "must be a finite number"),
@@ -230,6 +233,23 @@ def test_numbers_of_numpy_are_numbers(market):
 def test_what_a_model_gives_is_checked(market, model, says):
     with pytest.raises(ArgumentError, match=says):
         PortfolioEnv(market, window=1, costs=model)
+
+
+def test_costs_at_the_bounds_are_counted(market):
+    """The dearest impact for the largest account: every trade still keeps money."""
+    impact = Wrong(np.full(3, 0.1), lambda p: np.full(p.close.shape, 1e9))
+    env = PortfolioEnv(market, window=1, costs=impact, initial_value=1e15, action="weights")
+    rng, ended = np.random.default_rng(0), False
+    env.reset(seed=0)
+    while not ended:
+        *_, terminated, truncated, _ = env.step(rng.dirichlet(np.full(4, 0.3)))
+        ended = terminated or truncated
+
+
+def test_built_in_impact_of_what_hardly_trades_is_refused(market):
+    thin = replace(market.panel, volume=1e-60 * market.panel.volume)
+    with pytest.raises(ArgumentError, match="impact_coefficients of TransactionCosts must be with"):
+        PortfolioEnv(load_market(thin), window=1, costs={"impact": 1.0})
 
 
 def test_scenarios_scale_any_costs(mine, market):

@@ -79,6 +79,13 @@ def fetch(
     names = [symbols] if isinstance(symbols, str) else list(dict.fromkeys(symbols))
     if not names:
         raise ArgumentError("there are no symbols: give at least one, e.g. 'BTC/USDT'")
+    if (since is None) == (bars is None):
+        raise ArgumentError("give either since, the first candle's date, or bars, their number")
+    for when in (since, until):  # what is wrong is told before anything is asked
+        if when is not None:
+            as_timestamp(when)
+    if bars is not None:
+        check_integer("bars", bars)
     client = _client(exchange, names, timeframe, retry)
     options = DownloadOptions(Path(store), timeframe, progress, flush_seconds)
     with client.ready():
@@ -197,13 +204,10 @@ def _range(
     end = _end(timeframe, now)
     if until is not None:
         end = min(end, _ms(until))
-    if since is not None and bars is None:
+    if since is not None:
         start = -(-_ms(since) // step) * step
-    elif since is None and bars is not None:
-        check_integer("bars", bars)
-        start = (-(-end // step) - bars) * step
     else:
-        raise ArgumentError("give either since, the first candle's date, or bars, their number")
+        start = (-(-end // step) - (bars or 0)) * step
     if start >= end:
         raise ArgumentError(
             f"since={since}, until={until} hold no candle of {timeframe} that is over: widen them"

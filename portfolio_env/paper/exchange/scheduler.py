@@ -1,7 +1,8 @@
 """Scheduler: brings each closed bar to a session once it is final, complete and fresh, or says why.
 
-A bar is due a grace after its close, by the source's clock. What closed while nobody was there is
-not traded: the policy is shown those bars, and the latest alone is decided on, if it is fresh.
+A bar is due a grace after its close, by the source's clock. What closed while nobody looked is not
+traded, and the ledger says whether the program ran: the policy is shown those bars, and the latest
+alone is decided on, if it is fresh.
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ class Scheduler:
                 "without them to trade on an exchange."
             )
         self._grace, self._pause = _seconds(timing.grace), _seconds(timing.pause)
+        self._begun = self._free = clock.now()  # when the loop began, and was done with a bar
 
     def due(self, now: np.datetime64) -> np.datetime64:
         """Return when the latest bar opened that is due at a moment."""
@@ -110,6 +112,8 @@ class Scheduler:
         while not self.stopping:
             phase = self.step()
             self._pulse()
+            if phase is not None:
+                self._free = self.clock.now()
             if until is not None and self.clock.now() >= until:
                 return
             now = self.feed.time()
@@ -164,9 +168,18 @@ class Scheduler:
         time = bar if last is None else moment(last)
         while time < bar:
             if ledger.phase(time) not in ENDINGS:
-                reason = "stopped in the middle of it" if ledger.phase(time) else "nobody was there"
+                reason = "stopped in the middle of it" if ledger.phase(time) else self._away(time)
                 self.session.skip(time, reason, MISSED)
             time = time + length
+
+    def _away(self, bar: np.datetime64) -> str:
+        """Return why nobody looked at a bar when it was due."""
+        due = bar + self.feed.length + self._grace
+        if due <= self._begun:
+            return "nobody was there"
+        if due <= self._free:
+            return "busy with a bar before it"
+        return "the source did not answer, or this machine slept"
 
     def _awaited(
         self, bar: np.datetime64, deadline: np.datetime64

@@ -126,6 +126,15 @@ def test_the_command_line_overrides_the_file(
     assert file_of(arguments) == file and file_of([f"--config={file}"]) == file
 
 
+@pytest.mark.parametrize("name", ["none.yaml", "none.json", "folder.yaml", "folder.json"])
+def test_a_file_that_is_not_there_is_told_with_what_to_do(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "folder.json").mkdir()
+    wanted = "check its name and folder" if name.startswith("none") else "give a file"
+    with pytest.raises(DataError, match=f"{name} cannot be read \\(.*\\); .*{wanted}$"):
+        read_settings(tmp_path / name)
+
+
 def test_an_evaluation_takes_one_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (
         "{agent: false, baselines: [cash, equal_weight], market: synthetic, data: {scaler: rank}}"

@@ -178,7 +178,7 @@ def test_a_card_states_facts(store, capsys, monkeypatch):
     assert card["features"]["names"] == market["feature_names"]
     figures = card["validation"]["models"]["best"]
     assert set(figures) == {"growth", "excess_growth", "turnover"}
-    assert card["selection"] == {"by": "excess_growth", "validations": 2, "chosen_at": 64}
+    assert card["selection"] == {"by": "growth", "validations": 2, "chosen_at": 64}
     assert card["environment"]["packages"]["torch"]
     limits = " ".join(card["limits"])
     assert "one seed (0)" in limits and "10 basis points" in limits and "simulated" in limits

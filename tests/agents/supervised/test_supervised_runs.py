@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from agents.compute import estimate
 from agents.settings.market import refuse_no_run
 from agents.store.__main__ import main as store_command
 from agents.supervised import SupervisedModel
@@ -67,6 +68,29 @@ def test_rules_hold_what_the_forecast_says() -> None:
     problem = optimiser.problem(market.panel.past(450))
     expected = model.forecast(market, 450)[0][problem.assets]
     np.testing.assert_array_equal(optimiser.expected_returns(problem), expected)
+
+
+def test_what_cannot_fit_the_memory_is_refused_before_there_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(SMALL, out=str(tmp_path / "run"))
+    monkeypatch.setattr(estimate, "_LIBRARIES", 100 * estimate.GIB)
+    told = r"needs an estimated 10\d\.\d GiB .*, the memory of this machine is .*: give a smaller"
+    with monkeypatch.context() as small, pytest.raises(ArgumentError, match=told):
+        small.setattr(estimate, "memory_of", lambda device: 50 * estimate.GIB)
+        runs.train(config)
+    assert not (tmp_path / "run").exists()
+    market, ranges = config.resolved().load_market()
+    where = (market, ranges["train"], ranges["validation"])
+    monkeypatch.setattr(estimate, "memory_of", lambda device: 200 * estimate.GIB)
+    model, kept = config.resolved().model(market), "the encoder's activations"
+    few, many = (
+        estimate.estimate_forecasts(model.trainer(*where, batch=batch), market)[kept]
+        for batch in (16, 64)
+    )
+    assert many == 4 * few > 0
+    estimate.check_forecasts(model.trainer(*where), market)
+    assert "it may be killed" in caplog.text
 
 
 def test_settings_are_read_and_checked() -> None:

@@ -232,6 +232,8 @@ def test_options_and_files_give_the_same_plan(tmp_path: Path) -> None:
         (replace(given, settings='{"adjustment=1": {}}'), "rename it"),
         (replace(given, settings='{"a": 1}'), "give an object of options"),
         (replace(given, grid="[1]"), "give a JSON object"),
+        (replace(given, grid="{}"), r"grid=\{\} must hold at least one setting, e.g. "),
+        (replace(given, settings="{}"), r"settings=\{\} must hold at least one setting, e.g. "),
         (replace(given, seeds="0;1"), "whole numbers"),
         (replace(given, seeds=""), "whole numbers"),
         (replace(given, config=replace(BASE, out="x")), "--out is for one run"),

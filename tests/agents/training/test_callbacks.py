@@ -19,11 +19,15 @@ from agents.training.callbacks import (
     ProbeCallback,
     ValidationCallback,
 )
+from agents.training.card_texts import _figures
 from agents.training.run_folder import latest_checkpoint
-from agents.training.validation import Probes
+from agents.training.validation import Probes, Validation, plain
 from baselines import make_baseline
+from baselines.strategies import baseline_strategies
 from portfolio_env import Market, PortfolioEnv, load_market
-from portfolio_env.evaluation import backtest
+from portfolio_env.evaluation import ValidationGate, backtest
+from portfolio_env.evaluation.runner import Strategy
+from portfolio_env.evaluation.task import EvaluationFold
 from portfolio_env.files.atomic import read_json
 
 ACCOUNT = ("value", "turnover", "cost", "drawdown", "concentration")
@@ -106,6 +110,29 @@ def test_the_best_model_is_the_one_of_the_best_validation(
     growth = np.log(result.values[-1] / result.values[0]) / years
     assert growth == pytest.approx(best["growth"], abs=1e-12)
     assert result.turnovers.mean() == pytest.approx(best["turnover"], abs=1e-12)
+
+
+@pytest.mark.parametrize("rules", [{"costs": {"commission_bps": 30}}, {"delay": 1}])
+def test_validation_and_gate_measure_against_the_same_equal_weight(
+    rules: Any, market: Market
+) -> None:
+    """Both pay costs, and equal weight goes to its target at once, whatever the agent does."""
+    options = {"observation": "index", "action": "weights", "window": 1, **rules}
+    policy = make_baseline("inverse_volatility", market, lookback=20)
+    found = Validation(market, ROWS, options | {"adjustment": 0.5}).run(policy)[1]
+    fold = EvaluationFold(market, {"validation": ROWS}, options | {"adjustment": 0.5})
+    agent = Strategy("own", lambda *_: policy, EvaluationFold.agent_options)
+    decision = ValidationGate(agent, baseline_strategies([])[0]).decide(fold)
+    assert found["excess_growth"] == pytest.approx(decision.estimate, abs=1e-12)
+
+
+def test_the_growth_of_an_account_is_known_where_equal_weight_is_ruined(market: Market) -> None:
+    """Its fees ruin an account that trades at every bar, and not one of cash."""
+    options = {"observation": "index", "action": "weights", "window": 1}
+    options |= {"costs": {"fixed_fee": 3.0}, "initial_value": 100}
+    found = plain(Validation(market, ROWS, options).run(make_baseline("cash", market))[1])
+    assert found == {"growth": 0.0, "excess_growth": None, "turnover": 0.0}
+    assert _figures(found) == ("0.00", "", "ruined", "0.0000")
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -1,12 +1,8 @@
-"""Training runs: what the folder holds, loading, the command line."""
+"""Training runs: what the folder holds, loading."""
 
 import json
 import logging
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from helpers.small_runs import MARKET, ROOT, command, small
+from helpers.small_runs import MARKET, small
 from stable_baselines3.common.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import train as train_module
 from agents import load_agent, load_run, make_agent, make_sb3_vec_env, policy_for, save_agent
 from agents.policies import LOG_STD_INIT, PerAssetDirichletPolicy
 from agents.run_market import load_checked_market
@@ -294,21 +289,6 @@ def test_ranges_take_dates(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.slow
-def test_the_command_line_names_what_is_wrong(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    wrong = subprocess.run(
-        command("--market", "no-such-market", "--out", str(tmp_path / "run")),
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert wrong.returncode == 1
-    assert wrong.stderr.startswith("error: ")
-    assert "no-such-market" in wrong.stderr
-    assert not (tmp_path / "run").exists()
-
-
 def test_the_full_preset_trains_and_is_loaded_with_its_scalers(tmp_path: Path) -> None:
     market = "synthetic?bars=900&assets=5&ragged=true"
     path = train(small(tmp_path / "full", market=market, features="full", timesteps=2048))
@@ -448,50 +428,7 @@ def test_an_unfinished_run_says_which_checkpoint_is_evaluated(
     assert f"--resume {path}" in warning
 
 
-@pytest.mark.parametrize("command", ["train --help", "sweep run --help"])
-def test_help_needs_no_torch(command: str) -> None:
-    module, *_ = command.split()
-    loaded = (
-        f"import sys, {module} as own; sys.argv = {command.split()}\n"
-        "try: own.main()\n"
-        "except SystemExit: print({'torch', 'matplotlib'} & {*sys.modules})"
-    )
-    given = [sys.executable, "-c", loaded]
-    said = subprocess.run(given, capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    assert "--curriculum" in said and said.endswith("set()\n")
-
-
-@pytest.mark.parametrize("name", ["train", "evaluate", "sweep", "trade"])
-def test_an_interruption_while_modules_are_imported_is_quiet(name: str, tmp_path: Path) -> None:
-    (tmp_path / "tyro.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
-    places = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    call = [sys.executable, str(ROOT / f"{name}.py")]
-    done = subprocess.run(
-        call,
-        capture_output=True,
-        text=True,
-        env=os.environ | places,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job may ignore it
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
-
-
 @pytest.mark.parametrize("name", ["window", "n_features"])
 def test_encoder_options_leave_out_what_other_settings_decide(name: str) -> None:
     with pytest.raises(ArgumentError, match=f"encoder_options has '{name}': leave it out"):
         TrainConfig(encoder="gat", encoder_options=json.dumps({name: 5}))
-
-
-def test_an_option_of_an_algorithm_is_told_to_be_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for given in (["--gamma", "0.9"], ["--gamma=0.9"]):
-        monkeypatch.setattr("sys.argv", ["train.py", *given])
-        with pytest.raises(SystemExit):
-            train_module.main()
-        told = capsys.readouterr().err
-        assert told.endswith("gamma is of the algorithm: --algo-options '{\"gamma\": 0.9}'\n")
-    monkeypatch.setattr("sys.argv", ["train.py", "--gama", "0.9"])
-    with pytest.raises(SystemExit):
-        train_module.main()
-    assert "algo-options" not in capsys.readouterr().err.splitlines()[-1]

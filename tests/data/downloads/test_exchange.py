@@ -229,6 +229,7 @@ def test_refuses_ranges_without_candles(server, link, tmp_path, options, message
     with pytest.raises(ArgumentError, match=message):
         exchanges.fetch(link(), "BTC/USDT", store=tmp_path, **options)
     assert server.asked == []
+    assert server.others == 0 or "no candle" in message  # what is over, the exchange must say
 
 
 def test_a_number_of_candles_may_be_asked_for(server, link, tmp_path):
