@@ -495,3 +495,13 @@ def test_an_option_of_an_algorithm_is_told_to_be_one(
     with pytest.raises(SystemExit):
         train_module.main()
     assert "algo-options" not in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("option", ["--seed=3", "--timesteps=100000", "--rolling", "--seeds=1,2"])
+def test_an_option_beside_resume_is_refused_and_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--resume", "nowhere", option])
+    assert train_module.main() == 1
+    said = "error: --resume goes on with its own settings: leave the others out\n"
+    assert capsys.readouterr().err == said
