@@ -15,7 +15,7 @@ from agents.settings.market import MarketConfig, refuse_no_strategy
 from agents.trading.paper import Paper
 from portfolio_env.checks import check_seconds
 from portfolio_env.errors import MALFORMED, ArgumentError, DataError, PortfolioError
-from portfolio_env.files.atomic import locked
+from portfolio_env.files.atomic import is_writable, locked
 from portfolio_env.files.safe_names import printable
 from portfolio_env.live.instruments import uniform
 from portfolio_env.market.timeline import named_row, time_text
@@ -125,8 +125,11 @@ class Status:
             ) from error
         for name, value in told(status).items():
             print(f"{name:<26} {printable(value)}")
-        write_status(status, self.folder)
-        print(f"{'page':<26} {self.folder / PAGE}")
+        page = "not written: the folder is read-only"
+        if is_writable(self.folder):
+            write_status(status, self.folder)
+            page = str(self.folder / PAGE)
+        print(f"{'page':<26} {page}")
         return 0
 
 
@@ -306,7 +309,7 @@ def replayed(config: Replay) -> dict[str, Any]:
         ArgumentError: If neither a run nor a baseline is given, or the range is none.
         DataError: If the run or its data cannot be read.
     """
-    from agents.training.run_folder import evaluating, is_writable
+    from agents.training.run_folder import evaluating
     from agents.training.tasks import open_task
     from baselines.strategies import baseline_strategies
     from portfolio_env.env import PortfolioEnv
