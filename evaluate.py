@@ -31,6 +31,7 @@ from portfolio_env import evaluation
 from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import Comparison, Strategy
+from portfolio_env.files.atomic import is_writable
 from portfolio_env.machine import cores
 
 QUICK_RESAMPLES = 250
@@ -110,7 +111,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
     from rich.console import Console
 
     from agents.training.cards import write_card
-    from agents.training.run_folder import evaluating, is_writable
+    from agents.training.run_folder import evaluating
     from agents.training.run_records import is_run
     from agents.training.tasks import bind_policy, log_figures, open_task
     from baselines.optimisers.frontier import hindsight_frontier

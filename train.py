@@ -57,8 +57,8 @@ def run(command: Command, *, progress_bar: bool = True) -> Path:
 
     processes = check_integer("processes", command.processes, 0)
     if command.resume is not None:
-        if command.file is not None:
-            raise ArgumentError("--config is for a new run; --resume goes on with its own settings")
+        if replace(command, resume=None, processes=0) != Command(TrainConfig()):
+            raise ArgumentError("--resume goes on with its own settings: leave the others out")
         continued = Path(command.resume)
         if (continued / FILE).exists():
             return continue_walk_forward(continued, processes=processes, progress_bar=progress_bar)

@@ -253,7 +253,7 @@ def load_zip(
 
     Raises:
         ArgumentError: Without trust.
-        DataError: If the file is damaged.
+        DataError: If the file is damaged, or does not fit the algorithm or the environment.
     """
     if not trust:
         raise ArgumentError(
@@ -266,9 +266,10 @@ def load_zip(
         agent = algorithm_class(algo).load(path, env=venv, device=device, custom_objects=of_env)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
-    except (*MALFORMED, EOFError, OSError, RuntimeError, UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{path} is damaged, or no agent of {algo} ({reason})") from error
+    except (*MALFORMED, AssertionError, EOFError, OSError, RuntimeError, UnpicklingError) as error:
+        raise DataError(
+            f"{path} is damaged, or no agent of {algo} for these observations ({reason_of(error)})"
+        ) from error
     bind_market(agent, market_of(venv))
     return agent
 

@@ -92,6 +92,8 @@ def load_tensors(path: str | Path, *, kind: str | None) -> Any:
     """
     try:
         content = regular(path).read_bytes()
+        if content.startswith(b"PK"):
+            raise DataError(f"{path} is a zip; agents.load_zip reads those of Stable-Baselines3")
         tensors = load(content)
         size = int.from_bytes(content[:8], "little")
         described = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_ENTRY])
@@ -141,8 +143,11 @@ def reason_of(error: Exception) -> str:
     Where weights do not fit a network, torch lists in the lines after it how they differ.
     """
     said, *rest = str(error).splitlines() or [type(error).__name__]
+    other = "the weights of another network, or of another version of it"
     if rest and said.startswith("Error(s) in loading state_dict"):
-        said = f"the weights of another network, or of another version of it: {rest[0].strip()}"
+        said = f"{other}: {rest[0].strip()}"
+    elif "parameter group that doesn't match" in said:  # an optimiser, which is loaded first
+        said = other
     elif isinstance(error, KeyError):
         said = f"no {said}"
     return said if len(said) <= 200 else f"{said[:197]}..."

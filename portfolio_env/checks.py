@@ -16,6 +16,8 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.names import check_keywords, nearest
 
 T = TypeVar("T")
+YEAR = 31_557_600.0
+"""Seconds of a year, the longest duration that an option may be."""
 _LONGEST = 60  # characters of a value in a message
 _WORDS = {
     int: "a whole number",
@@ -90,6 +92,18 @@ def check_number(
         bounds = _bounds(low, high, above, below)
         raise ArgumentError(f"{name}={shortened(value)} must be a finite number{bounds}.")
     return plain
+
+
+def check_seconds(name: str, value: Any, low: float = 0.0) -> np.timedelta64:
+    """Return a number of seconds as a duration in nanoseconds, after a check of its bounds.
+
+    Raises:
+        ArgumentError: If it is no number in [low, a year].
+
+    >>> check_seconds("latency", 1.5)
+    np.timedelta64(1500000000,'ns')
+    """
+    return np.timedelta64(round(check_number(name, value, low, YEAR) * 1e9), "ns")
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:

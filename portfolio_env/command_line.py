@@ -268,5 +268,10 @@ def _status(work: Callable[[], int | None], stopped: str) -> int:
 
 def _line(error: Exception) -> str:
     text = str(error) if isinstance(error, PortfolioError) else str(error).partition("\n")[0]
+    if isinstance(error, OSError) and error.filename is not None:
+        text = (
+            f"{error.filename} cannot be read or written ({error.strerror}); check that it is "
+            "there, its rights and the room on its disk"
+        )
     shown = printable(text)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."

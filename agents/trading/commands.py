@@ -13,12 +13,12 @@ import tyro
 
 from agents.settings.market import MarketConfig, refuse_no_strategy
 from agents.trading.paper import Paper
-from portfolio_env.checks import check_number
+from portfolio_env.checks import check_seconds
 from portfolio_env.errors import MALFORMED, ArgumentError, DataError, PortfolioError
-from portfolio_env.files.atomic import locked
+from portfolio_env.files.atomic import is_writable, locked
 from portfolio_env.files.safe_names import printable
 from portfolio_env.live.instruments import uniform
-from portfolio_env.market.timeline import time_text
+from portfolio_env.market.timeline import named_row, time_text
 from portfolio_env.paper.broker import SystemClock
 from portfolio_env.paper.exchange.command import PULSE
 from portfolio_env.paper.execution import accept, write_off
@@ -125,8 +125,11 @@ class Status:
             ) from error
         for name, value in told(status).items():
             print(f"{name:<26} {printable(value)}")
-        write_status(status, self.folder)
-        print(f"{'page':<26} {self.folder / PAGE}")
+        page = "not written: the folder is read-only"
+        if is_writable(self.folder):
+            write_status(status, self.folder)
+            page = str(self.folder / PAGE)
+        print(f"{'page':<26} {page}")
         return 0
 
 
@@ -306,7 +309,7 @@ def replayed(config: Replay) -> dict[str, Any]:
         ArgumentError: If neither a run nor a baseline is given, or the range is none.
         DataError: If the run or its data cannot be read.
     """
-    from agents.training.run_folder import evaluating, is_writable
+    from agents.training.run_folder import evaluating
     from agents.training.tasks import open_task
     from baselines.strategies import baseline_strategies
     from portfolio_env.env import PortfolioEnv
@@ -317,7 +320,7 @@ def replayed(config: Replay) -> dict[str, Any]:
     from portfolio_env.paper.replay import replay
 
     refuse_no_strategy(config.run, config.baseline)
-    check_number("latency", config.latency, 0)
+    latency = check_seconds("latency", config.latency)
     if config.run is not None and config.out is None and not is_writable(config.run):
         raise ArgumentError(f"{config.run} is read-only: give --out, a folder for the ledger.")
     how: dict[str, Any] = {"model": config.model, "device": config.device}
@@ -328,8 +331,14 @@ def replayed(config: Replay) -> dict[str, Any]:
         strategy = baseline_strategies(config.baseline or "")[-1]
     fold = task.folds[-1]
     start, end = fold.rows("test")
-    start = start if config.since is None else fold.market.row(config.since)
-    end = end if config.until is None else fold.market.row(config.until)
+    times = fold.market.timestamps
+    start = start if config.since is None else named_row("since", times, config.since)
+    end = end if config.until is None else named_row("until", times, config.until, end=True)
+    if end - start < 2:
+        raise ArgumentError(
+            f"the range holds {max(end - start, 0)} bars, and a replay needs 2: "
+            "give an earlier --since or a later --until"
+        )
     fold = _shocked(fold, config, start, end)
     faults = with_seed(config.scenario if config.scenario in SCENARIOS else "none", config.seed)
     folder = config.out or task.folder / "evaluation" / "replay"
@@ -339,7 +348,7 @@ def replayed(config: Replay) -> dict[str, Any]:
         start,
         end,
         faults=faults,
-        delay=np.timedelta64(round(config.latency * 1e9), "ns"),
+        delay=latency,
         participation=config.participation,
         instruments=uniform(config.lot),
         name=f"replay of {strategy.name}{shock}",

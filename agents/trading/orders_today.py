@@ -12,6 +12,7 @@ import tyro
 
 from agents.settings.market import MarketConfig, refuse_no_strategy
 from portfolio_env.errors import ArgumentError
+from portfolio_env.files.atomic import is_writable
 from portfolio_env.live import AccountOptions, AlertBounds, Today, today
 from portfolio_env.live.today import TABLE
 from portfolio_env.market.timeline import as_timestamp
@@ -70,7 +71,7 @@ def trade(config: TradeConfig) -> Today:
     now = np.datetime64("now", "ns") if config.as_of is None else as_timestamp(config.as_of)
     names = ("drift", "target", "drawdown", "age")
     bounds = AlertBounds(**{name: getattr(config, f"alert_{name}") for name in names})
-    from agents.training.run_folder import evaluating, is_writable
+    from agents.training.run_folder import evaluating
     from agents.training.tasks import newest_task
     from baselines.strategies import baseline_strategies
     from portfolio_env.evaluation.orders import deciding

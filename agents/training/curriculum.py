@@ -22,8 +22,9 @@ from agents.progress import Outlook, bar
 from agents.sb3.algorithms import torch_device
 from agents.sb3.curves import curves, write_points
 from agents.supervised.training import SupervisedOptions, SupervisedTrainer
-from agents.tensors import SUFFIX, load_tensors, save_tensors
+from agents.tensors import SUFFIX, load_tensors, reason_of, save_tensors
 from agents.training.config import Range, TrainConfig
+from portfolio_env.errors import MALFORMED, DataError
 from portfolio_env.market import Market
 
 KIND = "weights"
@@ -90,13 +91,22 @@ def load_pretrained_weights(weights: Weights | None, network: nn.Module) -> None
     stage 2 goes where scores become the same weights: to PPO, A2C and TRPO, to SAC, TD3, DDPG and
     TQC (where logits end at 0.99 of the box), and to stage 3 without RL, unless options of the
     algorithm make its scorer another one.
+
+    Raises:
+        DataError: If they are those of another encoder, or of another version of it.
     """
     if weights is None:
         return
-    for embeddings in market_encoders(network):
-        own = embeddings.state_dict()
-        embeddings.load_state_dict({name: weights[name] for name in own})
-    named = {n.removeprefix(_SCORER): w for n, w in weights.items() if n.startswith(_SCORER)}
+    try:
+        for embeddings in market_encoders(network):
+            own = embeddings.state_dict()
+            embeddings.load_state_dict({n: w for n, w in weights.items() if n in own})
+        named = {n.removeprefix(_SCORER): w for n, w in weights.items() if n.startswith(_SCORER)}
+    except (*MALFORMED, RuntimeError) as error:
+        raise DataError(
+            f"encoder{SUFFIX} does not fit this network ({reason_of(error)}); go on with the "
+            "version of the package that began the run, or train again"
+        ) from error
     for scorer in _scorers(network) if named else ():
         own = scorer.state_dict()
         if {n: w.shape for n, w in own.items()} == {n: w.shape for n, w in named.items()}:

@@ -1,6 +1,5 @@
 """The folder of a training run: everything needed to repeat, resume and evaluate it."""
 
-import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ from agents.training.config import DEPENDENT, Range, TrainConfig
 from agents.training.training_state import save_training
 from portfolio_env import Market, PortfolioEnv, PricePanel, env_info
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files.atomic import locked, read_json, write_json
+from portfolio_env.files.atomic import is_writable, locked, read_json, write_json
 from portfolio_env.files.removal import refuse_links
 from portfolio_env.html import card
 from portfolio_env.live.predictor import Predictor
@@ -307,11 +306,6 @@ def alone(path: Path) -> Iterator[None]:
         if any(map(is_locked, path.glob(".evaluation-*.lock"))):
             raise DataError(f"{path} is being evaluated; wait for the end of that")
         yield
-
-
-def is_writable(path: Path) -> bool:
-    """Return whether this process may write into a folder; a folder that is missing counts so."""
-    return not path.is_dir() or os.access(path, os.W_OK | os.X_OK)
 
 
 def is_locked(lock: Path) -> bool:

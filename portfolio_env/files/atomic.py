@@ -146,6 +146,11 @@ def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
         beside.write_text(text + "\n", encoding="utf-8")
 
 
+def is_writable(path: Path) -> bool:
+    """Return whether this process may write into a folder; a folder that is missing counts so."""
+    return not path.is_dir() or os.access(path, os.W_OK | os.X_OK)
+
+
 def regular(path: str | os.PathLike[str]) -> Path:
     """Return the path of a file to be read; a pipe or a device might never end.
 

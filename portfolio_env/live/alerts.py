@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -44,7 +45,8 @@ class AlertBounds:
         """Check the bounds."""
         for each in fields(self):
             if (value := getattr(self, each.name)) is not None:
-                check_number(f"alert_{each.name}", value, 0)
+                most = 36_525 if each.name == "age" else math.inf  # a century of days
+                check_number(f"alert_{each.name}", value, 0, most)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from portfolio_env.checks import check_integer, check_number
+from portfolio_env.checks import YEAR, check_integer, check_number
 from portfolio_env.live.instruments import Instrument
 from portfolio_env.names import check_keywords
 from portfolio_env.paper.broker import (
@@ -71,7 +71,7 @@ class Faults:
         check_integer("seed", self.seed, 0)
         for each in fields(self):
             if each.name != "seed":
-                high = np.inf if each.name in ("gap_size", "outage_seconds") else 1.0
+                high = {"gap_size": 10.0, "outage_seconds": YEAR}.get(each.name, 1.0)
                 check_number(each.name, getattr(self, each.name), 0, high)
 
     def draw(self, kind: str, *key: object) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files.atomic import parse_json, replacing
+from portfolio_env.files.atomic import is_writable, parse_json, replacing
 
 VERSION = 1
 _SCHEMA = """
@@ -79,6 +79,8 @@ class Journal:
                 if not path.is_file():
                     raise DataError(f"{path} is not there: give the folder of a session")
                 uri = f"{path.resolve().as_uri()}?mode=ro"
+                if not is_writable(path.parent) and not Path(f"{path}-wal").exists():
+                    uri += "&immutable=1"  # or SQLite makes files beside it, even to read
                 self.db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +110,7 @@ class Journal:
 
     def copy_to(self, path: Path) -> None:
         """Write a copy of it as a file, whole or not at all."""
-        with replacing(path) as beside, self._told:
+        with replacing(path) as beside, _Told(str(path)):
             self.db.execute("VACUUM INTO ?", (str(beside),))
 
     # ---- writing

@@ -242,3 +242,14 @@ def test_a_thread_that_the_system_refuses_leaves_its_error_to_who_waits(capsys):
     finally:
         threading.excepthook = before
     assert capsys.readouterr().err == "error: told once\n" * 2
+
+
+def test_what_the_system_refuses_is_told_with_its_path_and_a_fix(capsys):
+    def refused():
+        raise PermissionError(13, "Permission denied", "run/config.json")
+
+    assert exit_status(refused, stopped="") == 1
+    assert capsys.readouterr().err == (
+        "error: run/config.json cannot be read or written (Permission denied); check that it is "
+        "there, its rights and the room on its disk\n"
+    )

@@ -1,8 +1,10 @@
 """The ledger: events that only grow, an account that is their sum, and damage that is named."""
 
 import json
+import os
 import shutil
 import sqlite3
+from contextlib import nullcontext
 from decimal import Decimal
 from itertools import permutations
 
@@ -248,3 +250,20 @@ def test_a_journal_of_another_kind_is_no_ledger(tmp_path):
     with pytest.raises(DataError):
         ledger = Ledger.of(tmp_path)
         ledger.start(NOW, "test", ("A",))
+
+
+def test_a_ledger_in_a_folder_without_rights_is_read_and_leaves_no_file(tmp_path, monkeypatch):
+    ledger = ledger_of(tmp_path)
+    ledger.close()
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    reader = Ledger.of(tmp_path, read_only=True)
+    assert reader.verify() and sorted(tmp_path.iterdir()) == before
+    reader.close()
+
+
+def test_a_copy_that_cannot_be_written_is_told_by_its_own_name(tmp_path, monkeypatch):
+    file = tmp_path / "no folder" / "ledger.db"
+    monkeypatch.setattr("portfolio_env.paper.journal.replacing", nullcontext)
+    with pytest.raises(LedgerError, match=r"no folder/ledger\.db cannot be read or written"):
+        ledger_of().copy_to(file)

@@ -12,6 +12,7 @@ from agents.trading.commands import COMMANDS, Replay, replayed
 from portfolio_env.files.atomic import locked
 
 MARKET = "synthetic?bars=200&assets=3"
+HRP = ("replay", "--baseline", "hrp", "--market", MARKET)
 
 
 def command(monkeypatch, capsys, *arguments):
@@ -92,8 +93,13 @@ def test_a_run_on_paper_is_its_backtest(tmp_path, algo):
         (("verify", "nowhere"), "has no ledger.db: give the folder of a session"),
         (("replay",), "give the folder of a run, or --baseline"),
         (("replay", "--baseline", "nothing", "--market", MARKET), "nothing"),
-        (("replay", "--baseline", "hrp", "--market", MARKET, "--participation", "3"), "in (0, 1]"),
-        (("replay", "--baseline", "hrp", "--market", MARKET, "--latency", "-5"), "latency"),
+        ((*HRP, "--participation", "3"), "in (0, 1]"),
+        ((*HRP, "--latency", "-5"), "latency"),
+        ((*HRP, "--latency", "1e300"), "latency"),
+        (
+            (*HRP, "--until", "1990-01-01"),
+            "holds 0 bars, and a replay needs 2: give",
+        ),
         (
             (
                 "paper",

@@ -1,5 +1,6 @@
 """A bar is traded once, when it is final, complete and fresh, and never otherwise."""
 
+from dataclasses import fields
 from decimal import Decimal
 
 import numpy as np
@@ -10,9 +11,12 @@ from baselines import make_baseline
 from portfolio_env import PortfolioEnv, load_market
 from portfolio_env.errors import ArgumentError
 from portfolio_env.live import Predictor
+from portfolio_env.live.alerts import AlertBounds
 from portfolio_env.paper import SimulatedClock, Unknown
 from portfolio_env.paper.broker import Quote
 from portfolio_env.paper.exchange import Reading, Scheduler, Timing
+from portfolio_env.paper.exchange.command import PaperOptions
+from portfolio_env.paper.faults import Faults
 from portfolio_env.paper.ledger import Ledger
 from portfolio_env.paper.session import Session
 from portfolio_env.paper.simulated import SimulatedBroker
@@ -287,3 +291,16 @@ def test_bars_of_another_length_are_refused():
     feed.length = 2 * feed.length
     with pytest.raises(ArgumentError, match="must be as long as the bars of the market"):
         Scheduler(session, feed, clock)
+
+
+@pytest.mark.parametrize(
+    "made", [Timing, AlertBounds, Faults, PaperOptions], ids=lambda made: made.__name__
+)
+def test_durations_that_no_clock_can_count_are_refused(made):
+    """Nanoseconds of 64 bits end after 292 years."""
+    names = {"grace", "pause", "age", "outage_seconds", "latency"}
+    own = names & {field.name for field in fields(made)}
+    assert own
+    for name in own:
+        with pytest.raises(ArgumentError, match=f"{name}=1e\\+300 must be a finite number"):
+            made(**{name: 1e300})

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from portfolio_env.checks import check_number
+from portfolio_env.checks import check_seconds
 from portfolio_env.data.downloads import exchange as exchanges
 from portfolio_env.data.downloads.store import milliseconds
 from portfolio_env.errors import ArgumentError, DataError
@@ -82,7 +82,8 @@ class PaperOptions:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        check_number("latency", self.latency, 0)
+        check_seconds("latency", self.latency)
+        Timing(grace=self.grace, quorum=self.quorum)
 
 
 def paper(
@@ -230,7 +231,7 @@ def _venue(
             costs=costs,
             capital=account.capital or 0.0,
             instruments=own,
-            delay=np.timedelta64(round(options.latency * 1e9), "ns"),
+            delay=check_seconds("latency", options.latency),
             path=_made(options.session) / VENUE,
         )
     return broker, ExchangeFeed(exchange, symbols, frame, clock), rules

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portfolio_env.checks import check_number
+from portfolio_env.checks import check_number, check_seconds
 from portfolio_env.errors import ArgumentError
 from portfolio_env.live.money import decimal_of, exactly
 from portfolio_env.live.planning import last_prices
@@ -46,10 +46,10 @@ class Timing:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        check_number("grace", self.grace, 0)
+        check_seconds("grace", self.grace)
         check_number("patience", self.patience, 0, 1)
         check_number("quorum", self.quorum, above=0, high=1)
-        check_number("pause", self.pause, 2)
+        check_seconds("pause", self.pause, 2)
 
 
 class Scheduler:
@@ -92,7 +92,8 @@ class Scheduler:
                 f"the market has channels that candles lack ({', '.join(channels[:5])}): train "
                 "without them to trade on an exchange."
             )
-        self._grace, self._pause = _seconds(timing.grace), _seconds(timing.pause)
+        self._grace = check_seconds("grace", timing.grace)
+        self._pause = check_seconds("pause", timing.pause)
         self._begun = self._free = clock.now()  # when the loop began, and was done with a bar
 
     def due(self, now: np.datetime64) -> np.datetime64:
@@ -244,7 +245,3 @@ class Scheduler:
                     REVISED,
                     f"the close of {name} at {time_text(last)} was {close:g} and is {candle[3]:g}",
                 )
-
-
-def _seconds(duration: float) -> np.timedelta64:
-    return np.timedelta64(round(duration * 1e9), "ns")

@@ -1,6 +1,7 @@
 """Run folders and archives of strangers: one line says what is wrong, and the rest works on."""
 
 import json
+import os
 import pickle
 import resource
 import shutil
@@ -52,16 +53,15 @@ def test_a_run_that_is_evaluated_is_not_removed_or_converted(run, tmp_path, caps
 
 
 def test_a_run_that_is_read_only_is_read_without_a_lock(run, tmp_path, monkeypatch, capsys):
-    from agents.training import run_folder
     from evaluate import main as evaluate
     from trade import main as trade
 
     for lock in run.glob(".*lock"):
         lock.unlink()
     before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
-    right = run_folder.os.access
+    right = os.access
     monkeypatch.setattr(
-        run_folder.os,
+        os,
         "access",
         lambda path, mode: not Path(path).is_relative_to(run) and right(path, mode),
     )

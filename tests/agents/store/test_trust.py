@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from helpers.small_runs import small
 
 from agents import export_zip, load_agent, load_run, load_zip, make_agent, make_sb3_vec_env
 from agents.direct.agent import DirectAgent
+from agents.networks.lstm import LstmEncoder
 from agents.training.train import resume, train
 from evaluate import EvaluateConfig, evaluate
 from portfolio_env import load_market
@@ -155,3 +157,27 @@ def test_a_zip_of_sb3_is_written_and_with_trust_read(tmp_path: Path) -> None:
     observation = venv.reset()
     actions = [a.predict(observation, deterministic=True)[0] for a in (agent, loaded)]
     assert np.array_equal(*actions)
+
+
+def test_a_zip_of_sb3_says_where_it_is_read_and_what_does_not_fit(tmp_path: Path) -> None:
+    market = load_market("synthetic?bars=100&assets=4")
+    venv = make_sb3_vec_env(market, 2, observation="index", window=3)
+    agent = make_agent("ppo", venv, encoder="lstm", device="cpu", seed=3)
+    file = tmp_path / "agent.zip"
+    export_zip(agent, file)
+    with pytest.raises(DataError, match=r"agent\.zip is a zip; agents\.load_zip reads"):
+        load_agent(file, venv)
+    with pytest.raises(DataError, match="no agent of sac for these observations"):
+        load_zip("sac", file, venv, trust=True)
+    # As a later version would: the encoder has a layer more than the one that was saved.
+    made = LstmEncoder.__init__
+
+    def with_another_layer(self: LstmEncoder, *args: Any, **options: Any) -> None:
+        made(self, *args, **options)
+        self.another = th.nn.Linear(2, 2)
+
+    with (
+        patch.object(LstmEncoder, "__init__", with_another_layer),
+        pytest.raises(DataError, match="weights of another network, or of another version of it"),
+    ):
+        load_zip("ppo", file, venv, trust=True)

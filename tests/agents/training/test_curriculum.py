@@ -18,7 +18,7 @@ from agents.training import curriculum
 from agents.training.config import Stages, TrainConfig
 from agents.training.train import resume, train
 from portfolio_env import PortfolioEnv
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import backtest
 
 ENCODER = "encoder.safetensors"
@@ -100,6 +100,20 @@ def test_the_scorer_goes_where_its_scores_become_the_same_weights(
             th.testing.assert_close(own, wanted, atol=0.0, rtol=0.11)
     else:
         assert changed == encoders
+
+
+@pytest.mark.parametrize("change", ["missing", "shape", "no dict"])
+def test_weights_of_another_version_of_the_encoder_are_refused_by_name(change: str) -> None:
+    network = DirectAgent(3, 2, encoder="lstm").network
+    weights: Any = dict(curriculum.pretrained_weights(network.extractor.embeddings))
+    if change == "missing":
+        del weights["encoder.gain"]
+    elif change == "shape":
+        weights["encoder.gain"] = th.zeros(2)
+    else:
+        weights = list(weights)
+    with pytest.raises(DataError, match=r"encoder\.safetensors does not fit this network .*again$"):
+        curriculum.load_pretrained_weights(weights, network)
 
 
 def events_of(path: Path) -> EventAccumulator:

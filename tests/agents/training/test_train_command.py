@@ -79,3 +79,13 @@ def test_an_interruption_while_modules_are_imported_is_quiet(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job may ignore it
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("option", ["--seed=3", "--timesteps=100000", "--rolling", "--seeds=1,2"])
+def test_an_option_beside_resume_is_refused_and_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--resume", "nowhere", option])
+    assert train_module.main() == 1
+    said = "error: --resume goes on with its own settings: leave the others out\n"
+    assert capsys.readouterr().err == said
