@@ -49,7 +49,9 @@ def palette(assets: Sequence[str]) -> list[str]:
     ]
 
 
-def distributions(names: Sequence[str], returns: NDArray[np.float64]) -> Figure:
+def distributions(
+    names: Sequence[str], returns: NDArray[np.float64], colors: Sequence[str] | None = None
+) -> Figure:
     """Plot histogram, density estimate and normal density of simple returns, one plot per name.
 
     Shown are the returns within 5 standard deviations of the mean; titles count the others.
@@ -57,6 +59,7 @@ def distributions(names: Sequence[str], returns: NDArray[np.float64]) -> Figure:
     Args:
         names: N names, of assets or accounts.
         returns: (T, N) simple returns; NaN where there is none.
+        colors: Colour of each; None takes those of assets.
 
     Raises:
         PortfolioError: If matplotlib or scipy is not installed.
@@ -66,7 +69,8 @@ def distributions(names: Sequence[str], returns: NDArray[np.float64]) -> Figure:
     except ImportError as error:
         raise PortfolioError("this needs scipy; pip install scipy") from error
     figure, grid = panels_grid(len(names))
-    for axes, name, column, color in zip(grid, names, 100 * returns.T, palette(names), strict=True):
+    own = palette(names) if colors is None else colors
+    for axes, name, column, color in zip(grid, names, 100 * returns.T, own, strict=True):
         known = column[np.isfinite(column)]
         axes.set_title(plot_label(name), fontsize="medium")
         axes.axvline(0, color="black", linewidth=0.8)

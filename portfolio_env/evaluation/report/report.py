@@ -98,7 +98,7 @@ def write_report(
     if not quick:
         _bands(page, comparison, drawn)
         _weights(page, comparison, inputs)
-        _returns(page, comparison)
+        _returns(page, comparison, drawn)
         _tear_sheets(page, comparison, inputs, drawn)
     overfitting_section(page, comparison)
     if not quick:
@@ -256,7 +256,7 @@ def _rolling(page: Page, comparison: Comparison, drawn: Mapping[str, plots.Style
         page.add("Rolling measures", paragraph(text), page.draw("rolling", figure, text))
 
 
-def _returns(page: Page, comparison: Comparison) -> None:
+def _returns(page: Page, comparison: Comparison, drawn: Mapping[str, plots.Style]) -> None:
     accounts = {n: r for n, r in drawable(comparison).items() if not is_constant(r.returns)}
     if len(accounts) < 2:
         return
@@ -269,7 +269,9 @@ def _returns(page: Page, comparison: Comparison) -> None:
             "Histogram and density of the returns against the normal density; returns beyond 5 "
             "standard deviations are counted in the titles."
         )
-        figure = distributions(names[:SMALL], returns[:, :SMALL])
+        shown = names[:SMALL]
+        colors = [drawn[name].distinct for name in shown]
+        figure = distributions(shown, returns[:, :SMALL], colors)
         page.add("Distributions", paragraph(text), page.draw("distributions", figure, text))
 
 

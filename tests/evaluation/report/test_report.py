@@ -17,7 +17,7 @@ from portfolio_env.evaluation.report.inputs import ReportInputs
 from portfolio_env.evaluation.report.report import write_report
 from portfolio_env.evaluation.summary import overall, sentence
 from portfolio_env.evaluation.task import Hindsight
-from portfolio_env.html import table
+from portfolio_env.html import Page, table
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.plotting.figures import new_figure
 
@@ -153,6 +153,29 @@ def test_a_quick_report_leaves_single_strategies_out(tmp_path):
     figures = write_report(tmp_path, found, inputs, quick=True)
     assert {"differences", "equity", "drawdown", "average_weights", "rolling"} <= set(figures)
     assert not [name for name in figures if "/" in name]
+
+
+def test_an_account_has_one_colour_in_curves_and_distributions(tmp_path, monkeypatch):
+    drawn = {}
+
+    def keep(page, name, figure, alternative):
+        drawn[name] = figure
+        return ""
+
+    monkeypatch.setattr(Page, "draw", keep)
+    noise = [np.random.default_rng(k).normal(0, 0.003, K) for k in range(3)]
+    accounts = {f"own {k}": account(MARKET + noise[k]) for k in range(3)}
+    found = compare(accounts | {"equal_weight": account(MARKET)}, n_resamples=20)
+    write_report(tmp_path, found, ReportInputs(title="colours", panel=bars(), rows=(0, K + 1)))
+    curves = {line.get_label(): line.get_color() for line in drawn["equity"].axes[0].lines}
+    densities = {
+        axes.get_title().split(" (")[0]: line.get_color()
+        for axes in drawn["distributions"].axes
+        for line in axes.lines
+        if line.get_label() == "density"
+    }
+    assert len(densities) == 4
+    assert densities == {name: curves[name] for name in densities}
 
 
 def test_short_and_lonely(tmp_path):
