@@ -90,7 +90,7 @@ def test_every_cell_is_done_once_and_its_setting_is_a_walk_forward(
         shown.split()
     )
     assert (trained / "summary.png").is_file()
-    again = run(Command(BASE, resume=str(trained / "slow")), progress_bar=False)
+    again = run(Command(TrainConfig(), resume=str(trained / "slow")), progress_bar=False)
     assert again == trained / "slow" and len(events(trained / "slow")) == 0
 
 

@@ -80,7 +80,7 @@ def test_what_was_stopped_is_continued(path: Path, tmp_path: Path) -> None:
     lost.mkdir()
     (lost / "run.json").write_text("killed here")  # before it became a run
     (copy / "fold_1/seed_3/final_model.safetensors").unlink()  # killed at the very end
-    command = Command(small(tmp_path / "unused"), resume=str(copy))
+    command = Command(TrainConfig(), resume=str(copy))
     assert run(command, progress_bar=False) == copy
     assert np.array_equal(parameters(lost), before)
     assert whole.stat().st_mtime_ns == stamp

@@ -5,6 +5,7 @@ import pytest
 import torch as th
 
 import portfolio_env as pe
+from agents.direct.training import DirectTrainer
 from baselines import make_baseline
 from baselines.networks.base import ex_ante_volatility
 from baselines.networks.deep import EIIE, DeepPortfolio
@@ -53,8 +54,9 @@ def test_dear_trades_are_learnt_to_be_avoided(planted):
     assert turnover[100.0] < 0.5 * turnover[0.0]
 
 
-def test_it_is_trained_in_the_environment_it_is_told():
+def test_it_is_trained_in_the_environment_it_is_told(monkeypatch):
     """Filled at the next open, and where a fixed fee weighs on the money there is, it differs."""
+    monkeypatch.setattr(DirectTrainer, "restore_best", lambda trainer: None)  # whatever it earns
     fee, market = {"costs": {"fixed_fee": 1.0}}, pe.load_market("synthetic?assets=4&bars=500")
     targets = [
         small(market, environment=environment, training={"iterations": 2})
