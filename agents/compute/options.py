@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from portfolio_env.checks import check_fields, check_integer, check_number
+from portfolio_env.errors import ArgumentError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,6 +54,9 @@ def set_up(options: ComputeOptions, network: nn.Module) -> None:
     Args:
         options: The options.
         network: A policy of SB3, or any network with a ``MarketEncoder``.
+
+    Raises:
+        ArgumentError: If the processor has no LSTM in bfloat16, and the network asks for one.
     """
     from agents.encoding.market_encoder import MarketEncoder  # options alone need no torch
     from agents.policies import PerAssetActorCriticPolicy
@@ -62,7 +66,23 @@ def set_up(options: ComputeOptions, network: nn.Module) -> None:
         if not isinstance(embeddings, MarketEncoder):
             continue
         embeddings.lower = options.precision == "bfloat16"
+        if embeddings.lower and _lacks_low_lstm(embeddings):
+            raise ArgumentError(
+                "compute.precision is 'bfloat16', in which this processor computes no LSTM: leave "
+                "it out, or choose an encoder without one, e.g. gat"
+            )
         embeddings.compiled = options.compiled
         embeddings.checkpointed = kept
     if isinstance(network, PerAssetActorCriticPolicy):
         network.parts = options.parts
+
+
+def _lacks_low_lstm(network: nn.Module) -> bool:
+    """Return whether a network on the CPU has an LSTM that cannot be computed in bfloat16 there."""
+    import torch as th
+
+    on_cpu = all(weight.device.type == "cpu" for weight in network.parameters())
+    has_lstm = any(isinstance(module, th.nn.LSTM) for module in network.modules())
+    # oneDNN has no such layer for processors without AVX-512, and torch does not fall back.
+    is_there = th.backends.mkldnn.is_available()  # type: ignore[no-untyped-call] # torch
+    return on_cpu and has_lstm and is_there and not th.ops.mkldnn._is_mkldnn_bf16_supported()

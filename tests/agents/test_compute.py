@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -56,10 +57,24 @@ def test_bfloat16_is_close(market: Market, name: str, options: dict[str, Any]) -
     embeddings.bind(*market_tensors(market, "cpu"))
     exact, slope = encoded(embeddings)
     embeddings.lower = True
+    if name == "lstm" and not th.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor computes no LSTM in bfloat16")
     close, other = encoded(embeddings)
     assert close.dtype == th.float32 and not th.equal(close, exact)
     assert float((close - exact).norm() / exact.norm()) < 0.02
     assert float(th.cosine_similarity(slope, other, dim=0)) > 0.99
+
+
+@pytest.mark.parametrize("has_one", [True, False])
+def test_a_processor_without_the_lstm_in_bfloat16_is_told(
+    market: Market, monkeypatch: pytest.MonkeyPatch, has_one: bool
+) -> None:
+    monkeypatch.setattr(th.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_one)
+    low = ComputeOptions(precision="bfloat16")
+    set_up(low, MarketEncoder(make_encoder("gat", market.n_features, 10)))
+    lstm = MarketEncoder(make_encoder("lstm", market.n_features, 10))
+    with nullcontext() if has_one else pytest.raises(ArgumentError, match="leave it out"):
+        set_up(low, lstm)
 
 
 @pytest.mark.slow
