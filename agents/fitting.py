@@ -41,7 +41,7 @@ class FitOptions:
         ema: Decay per step of an exponential moving average of the weights, which is validated and
             kept in their place; 0 keeps none.
         patience: Validations in a row without a better one after which fitting stops; None never
-            stops.
+            stops. The untrained network's does not count: many a training falls behind it first.
         min_delta: A validation is better if its loss is lower than the best by more than this.
         weight_decay: Share of the weights taken off at each step, times the learning rate; AdamW,
             Loshchilov & Hutter (2019), "Decoupled Weight Decay Regularization", ICLR.
@@ -85,6 +85,7 @@ class Fit:
         steps: Gradient steps done.
         best: Least loss on validation so far; infinity without any.
         best_steps: Gradient steps of that model: 0 for the untrained one.
+        best_trained: Least loss on validation of a trained model.
     """
 
     def __init__(self, network: nn.Module, options: FitOptions, rounds: int) -> None:
@@ -97,8 +98,8 @@ class Fit:
             if options.schedule == "cosine"
             else ReduceLROnPlateau(self.optimizer, factor=0.5, patience=2, threshold=0.0)
         )
-        self.round, self.best, self.stale, self.steps = 0, math.inf, 0, 0
-        self.best_steps = 0
+        self.round, self.stale, self.steps, self.best_steps = 0, 0, 0, 0
+        self.best = self.best_trained = math.inf
         self._best_weights: dict[str, Tensor] = {}
         self._average: list[Tensor] = []
 
@@ -168,11 +169,19 @@ class Fit:
             self._give(own)
 
     def judge(self, loss: float) -> None:
-        """Record a validation loss of the network in ``averaged``; less is better."""
+        """Record a validation loss of the network in ``averaged``; less is better.
+
+        The untrained network may be judged first: it is kept if no other is better, but neither
+        patience nor the schedule "plateau" begins with it.
+        """
+        margin = self.options.min_delta
+        if loss < self.best - margin or not self._best_weights:
+            self.best, self.best_steps, self._best_weights = loss, self.steps, self.weights()
+        if not self.steps:
+            return
         self.stale += 1
-        if loss < self.best - self.options.min_delta or not self._best_weights:
-            self.best, self.stale, self._best_weights = loss, 0, self.weights()
-            self.best_steps = self.steps
+        if loss < self.best_trained - margin:
+            self.best_trained, self.stale = loss, 0
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(loss)
 
@@ -205,6 +214,7 @@ class Fit:
             "schedule": self.schedule.state_dict(),
             "best": self.best,
             "best_steps": self.best_steps,
+            "best_trained": self.best_trained,
             "stale": self.stale,
             "best_weights": self._best_weights,
             "average": self._average,
@@ -231,6 +241,7 @@ class Fit:
         self.round, self.best, self.stale = state["round"], state["best"], state["stale"]
         self.steps = state.get("steps", 0)
         self.best_steps = state.get("best_steps", self.steps)
+        self.best_trained = state.get("best_trained", self.best)
         device = next(self.network.parameters()).device
         self._best_weights = {name: w.to(device) for name, w in state["best_weights"].items()}
         self._average = [weight.to(device) for weight in state["average"]]

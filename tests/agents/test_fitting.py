@@ -109,6 +109,7 @@ def test_cosine_ends_at_zero_and_plateau_halves_where_validation_stalls() -> Non
     plateau = Regression(schedule="plateau", rounds=100).fit
     rates = []
     for loss in (2.0, 1.0, 3.0, 3.0, 3.0, 0.5, 3.0, 3.0, 3.0):
+        plateau.steps += 1
         plateau.judge(loss)
         plateau.end_round()
         rates.append(plateau.learning_rate)
@@ -221,10 +222,28 @@ def test_learning_rate_warms_up_and_weights_decay() -> None:
 def test_a_gain_of_less_than_min_delta_is_none() -> None:
     fit = Regression(min_delta=0.1, patience=2).fit
     for loss, stale in ((1.0, 0), (0.95, 1), (0.89, 0), (0.8, 1), (0.795, 2)):
+        fit.steps += 1
         fit.judge(loss)
         assert fit.stale == stale
     assert fit.finished
     assert fit.best == 0.89
+
+
+@pytest.mark.parametrize("late", [0.4, 0.6])
+def test_a_slow_start_behind_the_untrained_network_is_no_standstill(late: float) -> None:
+    """Nor does the learning rate fall for it; in the end the best of all is kept."""
+    trainer = Regression(patience=2, schedule="plateau")
+    fit = trainer.fit
+    fit.judge(0.5)  # of the untrained network
+    for loss, stale in ((0.9, 0), (0.8, 0), (0.85, 1), (0.7, 0), (late, 0), (0.95, 1)):
+        fit.step(trainer.loss(slice(0, 32)))
+        fit.judge(loss)
+        assert fit.stale == stale and not fit.finished
+        fit.end_round()
+    assert fit.learning_rate == 0.1
+    assert fit.best == min(0.5, late) and fit.best_steps == (5 if late < 0.5 else 0)
+    fit.judge(0.95)
+    assert fit.finished
 
 
 def test_weights_that_are_not_finite_are_told_at_the_end_of_a_round() -> None:

@@ -122,10 +122,11 @@ def test_the_eiie_scores_its_channels_and_what_is_held_by_one_linear_map(planted
 
 @pytest.mark.slow
 def test_the_eiie_learns_a_planted_signal_and_to_hold_on(planted):
-    model = EIIE(planted, window=4, training={"iterations": 60}).fit(planted.panel, (0, 1000))
+    model = EIIE(planted, window=4, training={"iterations": 120}).fit(planted.panel, (0, 1000))
     equal = account(make_baseline("equal_weight", planted), planted)
     own = account(model, planted)
-    assert own.log_returns.mean() > equal.log_returns.mean() + 1e-4  # a day
+    # For the first 40 iterations this seed does worse on validation than the untrained network.
+    assert own.log_returns.mean() > equal.log_returns.mean() + 5e-4  # a day
     blind = small(planted, encoder="per_asset", encoder_kwargs={}, loss="growth", net_arch=())
     blind.training = {"iterations": 60}
     blind.fit(planted.panel, (0, 1000))
