@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _SPEEDS = ((8, 24), (16, 48), (32, 96))  # time scales of the MACD, in bars
 _PRICE_BARS = 63  # of the deviation of prices that a MACD is divided by
 _BATCH = 64  # windows of a gradient step
+_BLOCK = 256  # bars whose features are computed at once, from the same first bar on
 _UNKNOWN = "has too few prices, or some that did not move, for the features of the network"
 
 
@@ -37,6 +38,31 @@ class Inputs(NamedTuple):
 
     features: FloatArray
     volatility: FloatArray
+
+
+class Block(NamedTuple):
+    """Inputs of a block of bars and of those before it that they are read with.
+
+    Attributes:
+        start: First row of the block.
+        first: First row of the inputs.
+        horizons: Bars of the returns.
+        inputs: Of the rows ``first`` to the end of the block, or to the last bar there is.
+    """
+
+    start: int
+    first: int
+    horizons: tuple[int, ...]
+    inputs: Inputs
+
+    def has(self, row: int, horizons: tuple[int, ...]) -> bool:
+        """Return whether a bar is in the block and has the same horizons."""
+        end = self.first + len(self.inputs.features)
+        return self.start <= row < end and self.horizons == horizons
+
+    def up_to(self, row: int) -> Inputs:
+        """Return the inputs of the bars up to one of the block."""
+        return Inputs(*(each[: row - self.first + 1] for each in self.inputs))
 
 
 class DeepMomentum(NetworkModel):
@@ -109,13 +135,23 @@ class DeepMomentum(NetworkModel):
         self.cost_bps = check_number("cost_bps", cost_bps, 0)
         self.epochs = check_integer("epochs", epochs)
         self.learning_rate = check_number("learning_rate", learning_rate, above=0)
+        self._last_block: Block | None = None
 
     def target(self, past: PricePanel) -> Weights:
         """Return the positions of assets whose features are known; all cash without any."""
+        return self._positions(past, self._block(past, len(past.timestamps) - 1).inputs)
+
+    def _target_at(self, row: int) -> Weights:
+        past, block = self.market.panel.past(row), self._last_block
+        if block is None or not block.has(row, self._horizons(past)):
+            block = self._last_block = self._block(self.market.panel, row)
+        return self._positions(past, block.up_to(row))
+
+    def _positions(self, past: PricePanel, inputs: Inputs) -> Weights:
+        """Return the target after the last bar, from inputs of the bars up to it."""
         import torch as th
 
         network = self._trained
-        inputs = self._inputs(past.subset(slice(-self._reach(past), None)))
         seen = inputs.features[-self.sequence :]
         known = (
             past.tradable[-1] & np.isfinite(seen).all(axis=(0, 2)) & (len(seen) == self.sequence)
@@ -136,13 +172,23 @@ class DeepMomentum(NetworkModel):
         out[0] = 1 - out[1:].sum()
         return out
 
-    def _reach(self, past: PricePanel) -> int:
-        """Return the bars before a decision that are read: what is older weighs nothing."""
-        return self.sequence + bars_of_months(past, max(self.months)) + 500
+    def _horizons(self, past: PricePanel) -> tuple[int, ...]:
+        return (1, *(bars_of_months(past, each) for each in self.months))
 
-    def _inputs(self, past: PricePanel) -> Inputs:
-        horizons = [1, *(bars_of_months(past, each) for each in self.months)]
-        return momentum_inputs(carried(past, len(past.timestamps) - 1), horizons)
+    def _block(self, panel: PricePanel, row: int) -> Block:
+        """Return the inputs of the bars of a panel up to the end of a bar's block.
+
+        Each is of its own past alone, from so early a bar that what is older weighs nothing. The
+        first bar is the same for all of a block, so that they do not depend on where it ends.
+        """
+        horizons, start = self._horizons(panel.past(row)), row - row % _BLOCK
+        first = max(0, start - self.sequence - max(horizons) - 500)
+        bars = panel.subset(slice(first, start + _BLOCK))
+        inputs = momentum_inputs(carried(bars, len(bars.timestamps) - 1), horizons)
+        return Block(start, first, horizons, inputs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_last_block": None}
 
     def _new_network(self) -> nn.Module:
         import torch as th
@@ -161,7 +207,8 @@ class DeepMomentum(NetworkModel):
         from agents.fitting import Fit, FitOptions
         from agents.losses import sharpe_loss
 
-        inputs, close = self._inputs(bars), carried(bars, len(bars.timestamps) - 1)
+        close = carried(bars, len(bars.timestamps) - 1)
+        inputs = momentum_inputs(close, self._horizons(bars))
         per_year = bars.bars_per_year()
         scale = self.volatility / (inputs.volatility[:-1] * np.sqrt(per_year))
         data = np.dstack([inputs.features[:-1], scale, close[1:] / close[:-1] - 1])

@@ -1,5 +1,7 @@
 """The deep momentum network: its features by hand, its positions, and that it finds a trend."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -65,6 +67,28 @@ def test_it_finds_a_trend_and_scales_by_volatility(long_only):
     inputs = momentum_inputs(market.close[:521], [1])
     size = 0.15 / (inputs.volatility[520] * market.panel.past(520).bars_per_year() ** 0.5) / 6
     assert (abs(held[0]) <= size * 1.02).all()  # of the whole past, or of what it reads
+
+
+def test_blocks_of_features_give_the_decisions_of_single_bars():
+    """In any order of bars, across blocks, after a pickle, as the market grows, blind to later."""
+    market = trending()
+    model = make_baseline("deep_momentum", market, **SMALL).fit(market.panel, (0, 200))
+    rows = [255, 256, 300, 511, 512, 310, 690]
+    alone = {row: model.target(market.panel.past(row)) for row in rows}
+    for row in rows:
+        assert (model.predict_weights(row).to_numpy() == alone[row]).all()
+    again = pickle.loads(pickle.dumps(model))
+    assert (again.predict_weights(310).to_numpy() == alone[310]).all()
+    close = market.close.copy()
+    close[301:] *= np.random.default_rng(1).uniform(0.5, 2, close[301:].shape)
+    other = make_baseline("deep_momentum", market_of(close), **SMALL)
+    other.restore(model.state())
+    assert (other.predict_weights(300).to_numpy() == alone[300]).all()
+    growing = make_baseline("deep_momentum", market.past(300), **SMALL)
+    growing.restore(model.state())
+    assert (growing.predict_weights(300).to_numpy() == alone[300]).all()
+    growing.follow(market)
+    assert (growing.predict_weights(310).to_numpy() == alone[310]).all()
 
 
 def test_late_and_stale_assets_are_left_out_and_said():
