@@ -36,6 +36,7 @@ _LOGGER = logging.getLogger(__name__)
 SMALL_MARKET = 8  # assets that one account trades in training, where there are more
 _SCALE = 100.0  # scale of the loss: growth per step is about a hundredth
 _CONCENTRATION = 0.1  # weight of the penalty that goes with the Sharpe ratio
+_BLOCK = 256  # bars that are scored at once in a validation
 
 Loss = Literal["growth", "sharpe"]
 
@@ -178,7 +179,7 @@ class DirectTrainer:
         self.scales = None
         if scales is not None:
             self.scales = th.tensor(scales, dtype=th.float32, device=agent.device)
-        self._tradable = th.tensor(market.tradable, dtype=th.float32, device=agent.device)
+        self.tradable = th.tensor(market.tradable, dtype=th.float32, device=agent.device)
         agent.bind(market)
         self.embeddings = agent.network.extractor.embeddings
         self.returns: NextReturns | None = None
@@ -347,7 +348,7 @@ class DirectTrainer:
         simulator = self.simulator
         sampled = None if simulator.episodes.universe is None else assets
         channels = self._encode(rows, sampled)
-        tradable = self._tradable[bars[:, :, None], assets[:, None, :]]
+        tradable = self.tradable[bars[:, :, None], assets[:, None, :]]
         value, lived = None, []
         bounds = bounds_of(simulator.constraints, simulator.n_assets)
         for k in range(rows.shape[1]):
@@ -399,14 +400,25 @@ class _Policy:
     """The agent of a trainer on rows of its market, which are encoded all at once.
 
     ``DirectAgent.predict`` would compare the weights with those of the bar before, at every bar.
+
+    Args:
+        trainer: Its agent, as it is now.
+        rows: Consecutive rows of the bars that are to be decided.
     """
 
     def __init__(self, trainer: DirectTrainer, rows: NDArray[np.integer]) -> None:
         self.trainer, self.first = trainer, int(rows[0])
         self.bounds = bounds_of(trainer.simulator.constraints, trainer.market.n_assets)
         self.action = trainer.agent.action if trainer.scales is None else "weights"
+        network = trainer.agent.network
         with th.no_grad():
             self.channels = trainer.embeddings(th.from_numpy(rows))
+            self.scores: Tensor | None = None
+            if not network.sees_holdings:  # which need not be asked bar by bar
+                held = self.channels.new_zeros(len(rows), trainer.market.n_assets + 1)
+                inputs = (self.channels, trainer.tradable[rows[0] : rows[-1] + 1], held)
+                parts = zip(*(each.split(_BLOCK) for each in inputs), strict=True)
+                self.scores = th.cat([network(asset_rows(*part)) for part in parts]).cpu()
 
     @th.no_grad()
     def predict(
@@ -418,14 +430,21 @@ class _Policy:
     ) -> tuple[NDArray[Any], Any]:
         """Return logits, or where there are scales target weights (B, N + 1)."""
         trainer, rows = self.trainer, observation["t"][:, 0]
-        channels = self.channels[copied_to(rows - self.first, self.channels.device)]
-        tradable, weights = (
-            th.tensor(observation[name], dtype=th.float32, device=channels.device)
-            for name in ("tradable", "weights")
+        scores = (
+            self._scores(observation) if self.scores is None else self.scores[rows - self.first]
         )
-        scores = trainer.agent.network(asset_rows(channels, tradable, weights)).cpu()
         if trainer.scales is None:
             return scores.numpy(), state
         target = score_weights(scores.double(), trainer.agent.config["logits_scale"], self.bounds)
         scales = trainer.scales.cpu().double()[rows]
         return scaled_weights(target, scales, self.bounds).numpy(), state
+
+    def _scores(self, observation: Any) -> Tensor:
+        rows = observation["t"][:, 0] - self.first
+        channels = self.channels[copied_to(rows, self.channels.device)]
+        tradable, weights = (
+            th.tensor(observation[name], dtype=th.float32, device=channels.device)
+            for name in ("tradable", "weights")
+        )
+        scores: Tensor = self.trainer.agent.network(asset_rows(channels, tradable, weights))
+        return scores.cpu()
