@@ -28,6 +28,7 @@ except ModuleNotFoundError:
 from agents.settings.files import file_of, read_settings, settings_of
 from agents.settings.market import MarketConfig, refuse_no_run
 from portfolio_env import evaluation
+from portfolio_env.checks import check_integer
 from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import Comparison, Strategy
@@ -106,6 +107,7 @@ class EvaluateConfig:
 
 def evaluate(config: EvaluateConfig) -> Comparison:
     """Run an evaluation, write its files, print the verdict; a run is locked against removal."""
+    processes = check_integer("processes", config.processes, 0) or min(cores(), 4)
     refuse_no_run(config.run)
     # Not at the top: a wrong path or option is told without waiting for torch.
     from rich.console import Console
@@ -166,7 +168,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
                 judge=config.judge,
                 n_resamples=n_resamples,
                 hindsight=hindsight_frontier,
-                processes=config.processes or min(cores(), 4),
+                processes=processes,
                 progress=counted,
             )
             found.inputs.stress = stress

@@ -21,7 +21,13 @@ except ModuleNotFoundError:
 from agents.settings.files import file_of, read_settings, settings_of
 from agents.training.config import TrainConfig
 from portfolio_env.checks import check_integer
-from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
+from portfolio_env.command_line import (
+    BESIDE_RESUME,
+    exit_status,
+    find_own_modules,
+    read_arguments,
+    refuse_beside_resume,
+)
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.files.atomic import read_json
 
@@ -58,7 +64,7 @@ def run(command: Command, *, progress_bar: bool = True) -> Path:
     processes = check_integer("processes", command.processes, 0)
     if command.resume is not None:
         if replace(command, resume=None, processes=0) != Command(TrainConfig()):
-            raise ArgumentError("--resume goes on with its own settings: leave the others out")
+            raise ArgumentError(BESIDE_RESUME)
         continued = Path(command.resume)
         if (continued / FILE).exists():
             return continue_walk_forward(continued, processes=processes, progress_bar=progress_bar)
@@ -137,6 +143,7 @@ def main() -> int:
     find_own_modules()
 
     def work() -> None:
+        refuse_beside_resume("processes")
         file = file_of(sys.argv[1:])
         default = tyro.MISSING_NONPROP if file is None else Command(_defaults(file))
         try:

@@ -8,6 +8,7 @@ import select
 import shlex
 import sys
 import threading
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from dataclasses import fields, is_dataclass, replace
@@ -16,9 +17,10 @@ from inspect import ismethod
 from io import StringIO
 from typing import Any, get_args, get_type_hints
 
-from portfolio_env.errors import PortfolioError
+from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.files.safe_names import printable
 
+BESIDE_RESUME = "--resume goes on with its own settings: leave the others out"
 _LONGEST = 2000  # characters of a line
 _NULL = "embedded null"  # Python's message for a path that no system can open
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -86,6 +88,23 @@ def read_arguments(kind: Any, **options: Any) -> Any:
         if told.getvalue():
             print(f"error: {_unframed(told.getvalue())}", file=sys.stderr)
         raise
+
+
+def refuse_beside_resume(*allowed: str) -> None:
+    """Refuse options of the command line beside ``--resume``, before any of them is checked.
+
+    Args:
+        allowed: Names of options that may stand beside it, e.g. ``"processes"``.
+
+    Raises:
+        ArgumentError: If there are others, but for ``--help``.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("resume", *allowed):
+        parser.add_argument(f"--{name}", nargs="?")
+    known, others = parser.parse_known_args(sys.argv[1:])
+    if known.resume is not None and others and not {"-h", "--help"} & {*others}:
+        raise ArgumentError(BESIDE_RESUME)
 
 
 def _refuse_empty(kind: Any, arguments: Sequence[str]) -> None:

@@ -266,7 +266,7 @@ class DirectTrainer:
         if self.validation is not None and self.fit.round and not self.fit.best_steps:
             _LOGGER.info(
                 "no model of the training grows as much on the validation range as the untrained "
-                "one, which is kept"
+                "one, which is the best model"
             )
         self.agent.network.load_state_dict(self.fit.best_weights())
 

@@ -20,8 +20,12 @@ except ModuleNotFoundError:
     sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 from agents.supervised.config import SupervisedConfig
-from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
-from portfolio_env.errors import ArgumentError
+from portfolio_env.command_line import (
+    exit_status,
+    find_own_modules,
+    read_arguments,
+    refuse_beside_resume,
+)
 from portfolio_env.files.atomic import read_json
 
 
@@ -39,6 +43,7 @@ def main() -> int:
     find_own_modules()
 
     def work() -> None:
+        refuse_beside_resume()
         command = read_arguments(Command, prog="python -m agents.supervised")
         from agents.supervised.cards import summary  # loads torch, which --help does not need
         from agents.supervised.run import resume, train
@@ -48,8 +53,6 @@ def main() -> int:
         logging.getLogger("agents").setLevel(logging.INFO)
         if command.resume is None:
             path = train(command.config, progress_bar=True)
-        elif command.config != SupervisedConfig():
-            raise ArgumentError("--resume goes on with its own settings: leave the others out")
         else:
             path = resume(command.resume, progress_bar=True)
         print(summary(read_json(path / CARD), path))

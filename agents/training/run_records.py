@@ -22,7 +22,7 @@ from agents.training.run_folder import (
 )
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.evaluation.usage_log import read_usage_log
-from portfolio_env.files.atomic import read_json
+from portfolio_env.files.atomic import read_json, refuse_file
 from portfolio_env.files.removal import is_link
 from portfolio_env.names import last_name
 
@@ -111,7 +111,12 @@ def read_records(store: Path) -> tuple[list[Record], list[str]]:
 
 
 def folders(store: Path) -> Iterator[Path]:
-    """Return the folders of a store that hold runs; those of unfinished operations are hidden."""
+    """Return the folders of a store that hold runs; those of unfinished operations are hidden.
+
+    Raises:
+        ArgumentError: If the store is a file.
+    """
+    refuse_file("runs", store)
     if store.is_dir():
         for path in sorted(store.iterdir()):
             if not path.name.startswith(".") and path.is_dir() and is_run(path):

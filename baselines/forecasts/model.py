@@ -161,8 +161,9 @@ class ForecastMeanVariance(MeanVariance):
 
     def _fit(self, bars: PricePanel) -> None:
         first, last = rows_of(self.market, bars)
-        self._fitted = self._new()
-        self._fitted.fit(self.market.past(last), first)
+        fitted = self._new()
+        fitted.fit(self.market.past(last), first)
+        self._fitted = fitted  # a fit that ends early changes nothing
 
     def state(self) -> dict[str, Any]:
         """Return the state of the forecaster of ``fit``; those of a schedule are refitted."""

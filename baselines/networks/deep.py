@@ -205,9 +205,8 @@ class DeepPortfolio(NetworkModel):
         first, last = rows_of(self.market, bars)
         known = self.market.past(last)
         split = last + 1 - round(self.validation * (last + 1 - first))
-        network = self._new_network()
-        assert self._agent is not None
-        self._agent.train(
+        agent = self._new_agent()
+        agent.train(
             known,
             first,
             split,
@@ -216,7 +215,7 @@ class DeepPortfolio(NetworkModel):
             scales=None if self.volatility is None else self._scales(known.panel),
             **self._options_of_training,
         )
-        self._network = network
+        self._agent, self._network = agent, agent.network  # a fit that ends early changes nothing
 
 
 class GatPortfolio(DeepPortfolio):

@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, BusyError, DataError
 
 CHECKSUM = "sha256"
@@ -151,6 +152,16 @@ def is_writable(path: Path) -> bool:
     return not path.is_dir() or os.access(path, os.W_OK | os.X_OK)
 
 
+def refuse_file(name: str, path: str | os.PathLike[str]) -> None:
+    """Refuse a file where an argument of this name must be a folder; one that is missing may come.
+
+    Raises:
+        ArgumentError: If it is a file.
+    """
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise ArgumentError(f"{name} is {os.fspath(path)}, a file; give a folder")
+
+
 def regular(path: str | os.PathLike[str]) -> Path:
     """Return the path of a file to be read; a pipe or a device might never end.
 
@@ -189,17 +200,23 @@ def read_json(path: str | Path, *, bare: str | None = None) -> dict[str, Any]:
         value = parse_json(regular(path).read_bytes())
         if isinstance(value, list) and bare is not None:
             return {bare: value}
-        if not isinstance(value, dict):
-            raise ValueError("it holds no JSON object")
-        last = next(reversed(value), None)
-        kept = {key: entry for key, entry in value.items() if key != last}
-        intact = last is not None and value[last] == digest(kept)
+        items = value if isinstance(value, dict) else {}
+        last = next(reversed(items), None)
+        kept = {key: entry for key, entry in items.items() if key != last}
+        intact = last is not None and items[last] == digest(kept)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); {remedy(error)}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is damaged ({error}); restore it from a copy") from error
+        raise DataError(
+            f"{path} is damaged or no valid JSON ({error}); fix it, or restore it from a copy"
+        ) from error
+    if not isinstance(value, dict):
+        raise DataError(
+            f"{path} holds {shortened(value)}; it must hold an object of names and values, such as "
+            '{"seed": 3}'
+        )
     if intact is not (CHECKSUM in value):  # a fitting one of another name: its name is damaged
         raise DataError(
             f"{path} is damaged or edited by hand: its checksum does not fit; restore it from a "

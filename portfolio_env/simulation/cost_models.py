@@ -160,15 +160,7 @@ def checked_impact(costs: Costs, panel: PricePanel) -> Float:
         raise ArgumentError(
             f"{whose} must have the shape {panel.close.shape}; they have the shape {found.shape}."
         )
-    wrong = ~((found >= 0) & (found <= LARGEST_COEFFICIENT))
-    if wrong.any():
-        row, asset = np.argwhere(wrong)[0]
-        raise ArgumentError(
-            f"{whose} must be within [0, {LARGEST_COEFFICIENT:g}], the rate that a trade of 1 in "
-            f"money pays; that of {panel.assets[asset]} at {time_text(panel.timestamps[row])} is "
-            f"{found[row, asset]:g}. Check its units: volatility over the square root of the money "
-            "traded in a bar is far below 1."
-        )
+    check_bound(costs, found, panel)
     if isinstance(costs, TransactionCosts):
         return found
     drawn = np.random.default_rng(0).integers(0, len(found), CUTS).tolist()
@@ -182,6 +174,20 @@ def checked_impact(costs: Costs, panel: PricePanel) -> Float:
             "compute row t from bars up to it."
         )
     return found
+
+
+def check_bound(costs: Costs, found: Float, panel: PricePanel) -> None:
+    """Reject (T, N) impact coefficients of a panel that are not within [0, 1e9]."""
+    wrong = ~((found >= 0) & (found <= LARGEST_COEFFICIENT))
+    if wrong.any():
+        row, asset = np.argwhere(wrong)[0]
+        raise ArgumentError(
+            f"impact_coefficients of {type(costs).__name__} must be within "
+            f"[0, {LARGEST_COEFFICIENT:g}], the rate that a trade of 1 in money pays; that of "
+            f"{panel.assets[asset]} at {time_text(panel.timestamps[row])} is "
+            f"{found[row, asset]:g}. Check its units: volatility over the square root of the money "
+            "traded in a bar is far below 1."
+        )
 
 
 def _asked(costs: Costs, method: str, argument: Any) -> Float:

@@ -11,7 +11,7 @@ from portfolio_env.market import PricePanel
 from portfolio_env.market.growing import GrowableArray
 from portfolio_env.market.rates import rates_at
 from portfolio_env.market.timeline import Timestamps, years_between
-from portfolio_env.simulation.cost_models import Costs, checked_impact, checked_rates
+from portfolio_env.simulation.cost_models import Costs, check_bound, checked_impact, checked_rates
 from portfolio_env.simulation.costs import TransactionCosts
 from portfolio_env.simulation.dynamics import MarketArrays
 from portfolio_env.simulation.fills import Fills
@@ -155,7 +155,11 @@ def _later_impact(costs: Costs, panel: PricePanel, first: int) -> Float:
     if not isinstance(costs, TransactionCosts):
         return checked_impact(costs, panel)[first:]
     start = Tails(panel, first).bar_before(max(0, first + 1 - costs.impact_window))
-    return costs.impact_coefficients(panel.without(start))[first - start :]
+    read = panel.without(start)
+    found = costs.impact_coefficients(read)[first - start :]
+    if found.size:
+        check_bound(costs, found, read.without(first - start))
+    return found
 
 
 def interest(times: Timestamps, costs: Costs) -> NDArray[np.float64]:

@@ -115,6 +115,15 @@ def test_runs_as_a_module(tmp_path):
     assert (done.returncode, done.stdout) == (0, f"nothing is stored in {tmp_path}\n")
 
 
+@pytest.mark.parametrize("action", ["list", "update"])
+def test_a_file_in_place_of_a_store_is_told(tmp_path, capsys, action):
+    (tmp_path / "file").write_text("")
+    assert main([action, "--store", str(tmp_path / "file")]) == 1
+    assert (
+        capsys.readouterr().err == f"error: store is {tmp_path / 'file'}, a file; give a folder\n"
+    )
+
+
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz"])
 def test_converts_to_bars_that_load_the_same(server, tmp_path, capsys, name):
     server.listed["ETH/USDT"] = ms("2023-12-04")

@@ -285,6 +285,7 @@ def test_results_are_written_by_one_process_at_a_time(tmp_path, monkeypatch, cap
         ([*QUICK, "--commissions", "0;10"], "give numbers such as 0,10,25"),
         ([*QUICK, "--events", "events.csv"], "events.csv"),
         ([*QUICK, "--resamples", "0"], "n_resamples=0 must be"),
+        ([*QUICK, "--processes", "-1"], "processes=-1 must be an integer of 0 or more"),
         ([*QUICK, "--capital", "-5"], "capital=-5.0 must be a finite number in (0, 1e+100]"),
         ([*QUICK, "--capital", "5", "--lot", "-1"], "lot=-1"),
         ([*QUICK, "--capital", "5", "--costs.fixed-fee", "6"], "fixed fee of 6 eats capital=5"),

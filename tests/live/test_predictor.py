@@ -252,6 +252,18 @@ def test_arrays_that_grow_are_those_of_the_whole_market(seed, next_open, steps):
     )
 
 
+def test_impact_of_a_later_bar_is_refused_where_that_of_a_first_one_is():
+    """Its volume all but vanishes, and the market it was appended to stays as it was."""
+    market = load_market("synthetic?bars=90&assets=2", fit_end=START)
+    predictor = predictor_at(market, costs={"impact": 1.0, "impact_window": 2})
+    thin = replace(market.panel, volume=1e-60 * market.panel.volume)
+    predictor.advance(bars_of(market, START + 1))
+    says = r"must be within \[0, 1e\+09\].*A00 at 2010-04-01"
+    with pytest.raises(ArgumentError, match=says):
+        predictor.advance(thin.subset(slice(START + 2, START + 6)))
+    assert predictor.advance(bars_of(market, START + 2)).row == START + 2
+
+
 def test_the_past_of_a_market_is_a_subset_of_its_rows():
     for t in (0, 3, 60, BARS - 1):
         past, rows = MARKET.past(t), MARKET.subset(slice(0, t + 1))

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from portfolio_env.errors import DataError
-from portfolio_env.files.atomic import locked, parse_json
+from portfolio_env.files.atomic import locked, parse_json, refuse_file
 from portfolio_env.files.parquet import read_parquet, write_parquet
 from portfolio_env.files.safe_names import file_name
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray
@@ -139,7 +139,12 @@ def series_path(store: str | os.PathLike[str], exchange: str, symbol: str, timef
 
 
 def stored(store: str | os.PathLike[str]) -> list[Path]:
-    """Return the files of all series of a store, sorted."""
+    """Return the files of all series of a store, sorted.
+
+    Raises:
+        ArgumentError: If the store is a file.
+    """
+    refuse_file("store", store)
     files = Path(store).glob("*/*/*.parquet")
     return sorted(path for path in files if not path.name.startswith("."))
 

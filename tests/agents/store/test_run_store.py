@@ -82,6 +82,13 @@ def test_a_run_is_found_by_path_name_and_beginning_of_its_id(store):
     assert find("twin", store) == twin
 
 
+@pytest.mark.parametrize("action", [["list"], ["show", "abc"], ["delete", "abc"]])
+def test_a_file_in_place_of_the_folder_of_runs_is_told(tmp_path, capsys, action):
+    (tmp_path / "file").write_text("")
+    status, _, told = command(capsys, *action, "--runs", tmp_path / "file")
+    assert (status, told) == (1, f"error: runs is {tmp_path / 'file'}, a file; give a folder\n")
+
+
 def test_a_run_in_which_a_process_is_at_work_is_running(store):
     hold = [sys.executable, "-c", HOLD, str(store / "stopped")]
     with subprocess.Popen(hold, stdout=subprocess.PIPE, text=True) as holder:

@@ -17,7 +17,7 @@ from agents.settings.market import refuse_no_run
 from agents.store.__main__ import main as store_command
 from agents.supervised import SupervisedModel
 from agents.supervised import run as runs
-from agents.supervised.__main__ import Command
+from agents.supervised.__main__ import Command, main
 from agents.supervised.cards import summary
 from agents.supervised.config import Fitting, SupervisedConfig
 from agents.training.run_folder import read_config
@@ -109,6 +109,16 @@ def test_settings_are_read_and_checked() -> None:
             SupervisedConfig(**given)
     with pytest.raises(DataError, match="not a supervised run"):
         runs.resume(Path("nowhere"))
+
+
+@pytest.mark.parametrize("option", ["--seed=3", "--encoder=per_asset", "--seed=x"])
+def test_an_option_beside_resume_is_refused_before_it_is_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["supervised", "--resume", "nowhere", option])
+    assert main() == 1
+    said = "error: --resume goes on with its own settings: leave the others out\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_training_names_what_takes_up_a_supervised_run(tmp_path: Path) -> None:

@@ -81,7 +81,19 @@ def test_an_interruption_while_modules_are_imported_is_quiet(
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-@pytest.mark.parametrize("option", ["--seed=3", "--timesteps=100000", "--rolling", "--seeds=1,2"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--seed=3",
+        "--timesteps=100000",
+        "--rolling",
+        "--seeds=1,2",
+        "--curriculum=2,3",
+        "--seed=x",
+        "--config=nowhere.yaml",
+        "--nonsense",
+    ],
+)
 def test_an_option_beside_resume_is_refused_and_not_passed_over(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:

@@ -6,6 +6,7 @@ import torch as th
 
 import portfolio_env as pe
 from agents.direct.training import DirectTrainer
+from agents.supervised.training import SupervisedTrainer
 from baselines import make_baseline
 from baselines.networks.base import ex_ante_volatility
 from baselines.networks.deep import EIIE, DeepPortfolio
@@ -192,3 +193,26 @@ def test_networks_read_streams_of_the_market_where_they_can_unless_told():
         assert make_baseline(name, market, forecaster_options={}).forecaster_options == {}
     assert "history" not in make_baseline("gat_portfolio", market).encoder_kwargs
     assert make_baseline("forecast_mean_variance", market).forecaster_options == {}
+
+
+@pytest.mark.parametrize("name", ["deep_portfolio", "lstm_mean_variance"])
+def test_a_fit_that_is_interrupted_leaves_the_one_before(name, monkeypatch):
+    """By Ctrl-C in a notebook, say: neither half a network nor one without its market."""
+    market = pe.load_market("synthetic?assets=3&bars=300")
+    options = {"window": 4, "encoder_kwargs": SMALL, "training": {"iterations": 2}}
+    if name != "deep_portfolio":
+        options = {"lookback": 40, "forecaster_options": {"window": 3, "epochs": 1}}
+    model = make_baseline(name, market, **options).fit(market.panel, (0, 200))
+    before, asked = model.predict_weights(250), []
+
+    def interrupted(trainer):
+        asked.append(trainer)
+        raise KeyboardInterrupt
+
+    for kind in (DirectTrainer, SupervisedTrainer):
+        monkeypatch.setattr(kind, "advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(market.panel, (0, 150))
+    model._targets.clear()
+    assert asked and model.fit_period == (0, 200)
+    np.testing.assert_array_equal(model.predict_weights(250), before)
