@@ -4,6 +4,7 @@ Politis & Romano (1994), "The Stationary Bootstrap", JASA 89.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from portfolio_env.metrics.arrays import ROUNDING
 FloatArray: TypeAlias = NDArray[np.float64]
 
 _CHUNK = 2**20  # resampled numbers held at a time: 8 MB, about what caches hold
+_KEPT = 2**23  # indices of resamples that are kept for the next call: 64 MB
 
 
 class Interval(NamedTuple):
@@ -124,20 +126,38 @@ def resampled(
     check_number("mean_block", mean_block, 1)
     check_integer("n_resamples", n_resamples)
     n = len(series)
-    generator = np.random.default_rng(seed)
     rows = np.ascontiguousarray(np.moveaxis(series, 0, -1))
     at_once = max(1, _CHUNK // series.size)
+    kept = n * n_resamples <= _KEPT
+    drawn = _all_indices(n, mean_block, n_resamples, seed) if kept else None
+    generator = np.random.default_rng(seed)
     statistics = []
     for done in range(0, n_resamples, at_once):
-        indices = np.array(
-            [
-                stationary_bootstrap_indices(n, mean_block, generator)
-                for _ in range(min(at_once, n_resamples - done))
-            ]
+        count = min(at_once, n_resamples - done)
+        indices = (
+            _indices(n, mean_block, count, generator)
+            if drawn is None
+            else drawn[done : done + count]
         )
         # Time stays contiguous in memory, where every statistic runs along it.
         statistics.append(statistic(np.moveaxis(rows.take(indices, axis=-1), -1, 0)))
     return np.concatenate(statistics, axis=-1)
+
+
+def _indices(
+    n_periods: int, mean_block: float, count: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw indices (count, n_periods) of so many resamples of time."""
+    drawn = [stationary_bootstrap_indices(n_periods, mean_block, generator) for _ in range(count)]
+    return np.array(drawn)
+
+
+@lru_cache(maxsize=1)
+def _all_indices(n_periods: int, mean_block: float, count: int, seed: int) -> NDArray[np.int64]:
+    """Return the resamples of time of a seed, which one comparison asks for again and again."""
+    found = _indices(n_periods, mean_block, count, np.random.default_rng(seed))
+    found.flags.writeable = False
+    return found
 
 
 def percentile_interval(estimate: float, draws: FloatArray, confidence: float) -> Interval:

@@ -79,6 +79,22 @@ def test_chunks_make_no_difference(monkeypatch):
     assert at_once == [5, *(2, 2, 1), *(1, 1, 1, 1, 1)]
 
 
+@pytest.mark.parametrize("chunk", [200, 2**20])
+def test_indices_that_are_kept_are_those_that_would_be_drawn(monkeypatch, chunk):
+    series = np.random.default_rng(0).normal(size=(40, 2))
+    monkeypatch.setattr("portfolio_env.evaluation.statistics.bootstrap._CHUNK", chunk)
+
+    def draws(**options):
+        asked = {"mean_block": 3, "n_resamples": 5, "seed": 1} | options
+        return resampled(series, lambda x: x.mean(axis=0), **asked)
+
+    cases = [{}, {}, {"seed": 2}, {"mean_block": 4}, {"n_resamples": 6}, {}]
+    kept = [draws(**options) for options in cases]
+    monkeypatch.setattr("portfolio_env.evaluation.statistics.bootstrap._KEPT", 0)
+    for found, options in zip(kept, cases, strict=True):
+        assert (found == draws(**options)).all()
+
+
 def test_one_resample_is_enough():
     draws = resampled(np.arange(9.0), lambda x: x.mean(axis=0), mean_block=1, n_resamples=1, seed=0)
     assert draws.shape == (1,)
