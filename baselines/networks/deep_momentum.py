@@ -47,7 +47,7 @@ class Block(NamedTuple):
         start: First row of the block.
         first: First row of the inputs.
         horizons: Bars of the returns.
-        inputs: Those of the rows ``first`` to the end of the block, or to the last bar there is.
+        inputs: Inputs of the rows ``first`` to the end of the block, or to the last bar there is.
     """
 
     start: int
