@@ -45,7 +45,7 @@ def copy(tmp_path):
     """A package of two kernels, one calling the other, with this one's ways of compiling."""
     package = tmp_path / "portfolio_env"
     package.mkdir()
-    for name in ("compiled", "code_cache", "errors"):
+    for name in ("compiled", "code_cache", "errors", "checks", "names"):
         shutil.copy(PACKAGE / f"{name}.py", package)
     shutil.copytree(PACKAGE / "files", package / "files")
     (package / "__init__.py").touch()
