@@ -39,6 +39,21 @@ class Baseline(ABC):
     fit_period: tuple[int, int] | None = None
     _fitted_on: list[str] | None = None  # first and last bar
 
+    def __init_subclass__(cls) -> None:
+        """Refuse ``weights`` that nothing would ask for.
+
+        Raises:
+            ArgumentError: If a class overrides ``weights`` below one that answers in another way.
+        """
+        super().__init_subclass__()
+        owner = next(kind for kind in cls.__mro__ if {"weights", "_answer"} & vars(kind).keys())
+        if "_answer" not in vars(owner) and cls._answer is not Baseline._answer:
+            parent = next(kind for kind in cls.__mro__ if "_answer" in vars(kind)).__name__
+            raise ArgumentError(
+                f"{cls.__name__} overrides weights, which a {parent} is never asked for: override "
+                "target, or derive the class from Baseline."
+            )
+
     def __init__(self, market: Market) -> None:
         if self.reads_features and market.n_features == 0:
             raise ArgumentError(
@@ -51,7 +66,7 @@ class Baseline(ABC):
     def _options(cls) -> list[str]:
         """Return the names of the constructor's options, those passed on to parents included."""
         names: dict[str, None] = {}
-        for kind in cls.__mro__:
+        for kind in (kind for kind in cls.__mro__ if "__init__" in vars(kind)):
             own = inspect.signature(kind).parameters.values()
             names |= {p.name: None for p in own if p.kind is p.KEYWORD_ONLY}
             if not any(p.kind is p.VAR_KEYWORD for p in own):
@@ -106,6 +121,8 @@ class Baseline(ABC):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore what ``state`` of a model of the same options returned, unless empty.
+
+        The model is a new one: decisions that it has made are kept as they are.
 
         Raises:
             DataError: If a model of this kind learns nothing.

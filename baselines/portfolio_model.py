@@ -58,6 +58,14 @@ class PortfolioModel(Baseline):
     source: ClassVar[str] = ""  # where the method was published
     oracle: ClassVar[bool] = False  # fitted to the evaluated bars: not to be ranked
 
+    def __init_subclass__(cls) -> None:
+        """Make a class that overrides ``target`` decide by it, not by a parent's faster way."""
+        super().__init_subclass__()
+        for faster in ("_target_at", "_decisions"):
+            owner = next(kind for kind in cls.__mro__ if {"target", faster} & vars(kind).keys())
+            if faster not in vars(owner):
+                setattr(cls, faster, getattr(PortfolioModel, faster))
+
     def __init__(
         self,
         market: Market,
@@ -240,6 +248,7 @@ class PortfolioModel(Baseline):
         return f"{self._name} at bar {row} ({time_text(self.market.timestamps[row])})"
 
     def _target_at(self, row: int) -> Weights:
+        """Return ``target`` at a bar; a model that can continue or batch overrides it."""
         return self.target(self.market.panel.past(row))
 
     def model_info(self) -> dict[str, Any]:

@@ -120,7 +120,9 @@ def _option_names(maker: Maker) -> tuple[list[str], bool]:
 
     A class of the package hands further options on to the class that it is derived from.
     """
-    kinds = maker.__mro__ if isinstance(maker, type) and issubclass(maker, Encoder) else (maker,)
+    kinds: list[Maker] = [maker]
+    if isinstance(maker, type) and issubclass(maker, Encoder):
+        kinds = [kind for kind in maker.__mro__ if "__init__" in vars(kind)]
     found: list[str] = []
     for kind in kinds:
         parameters = inspect.signature(kind).parameters

@@ -254,6 +254,47 @@ class Remembers(Rule):
         return drawn if self.market.tradable[self.seen[-1] - 1].any() else np.eye(1, len(drawn))[0]
 
 
+class Halves:
+    """A mixin beside a model whose own ``_target_at`` never calls ``target``."""
+
+    def target(self, past):
+        return 0.5 * super().target(past) + 0.5 * np.eye(1, self.market.n_assets + 1)[0]
+
+
+@pytest.mark.parametrize("name", ["eg", "pamr", "deep_momentum", "eiie"])
+def test_a_target_that_is_overridden_decides(name):
+    built_in, options = BASELINES[name], {}
+    if name == "deep_momentum":
+        options = {"months": [1], "sequence": 5, "epochs": 1}
+    if name == "eiie":
+        options = {"window": 5, "training": {"iterations": 1}}
+    mixed = type("Mixed", (Halves, built_in), {})
+    directly = type("Directly", (built_in,), {"target": lambda self, past: None})
+    later = type("Later", (mixed,), {})
+    faster = type("Faster", (mixed,), {"_target_at": built_in._target_at})
+    model, half = (make_baseline(kind, MARKET, **options) for kind in (built_in, later))
+    if options:
+        for each in (model, half):
+            each.fit(MARKET.panel, (0, MARKET.n_bars))
+    env = pe.PortfolioEnv(MARKET, start=200, observation="index", action="weights", window=1)
+    observation, _ = env.reset(seed=0)
+    decided = model.predict(observation)[0]
+    expected = 0.5 * decided + 0.5 * np.eye(1, len(decided))[0]
+    assert decided[0] < 1
+    assert half.predict(observation)[0] == pytest.approx(expected, abs=1e-6)
+    assert mixed._target_at is directly._target_at is PortfolioModel._target_at
+    assert mixed._decisions is directly._decisions is PortfolioModel._decisions
+    assert faster._target_at is built_in._target_at
+
+
+@pytest.mark.parametrize("name", ["hrp", "ensemble", "volatility_target"])
+def test_weights_that_nothing_would_ask_for_are_refused(name):
+    with pytest.raises(ArgumentError, match=r"Mine overrides weights, .* override target"):
+        type("Mine", (BASELINES[name],), {"weights": lambda self, observation: None})
+    own = {"weights": lambda self, observation: None, "_answer": Baseline._answer}
+    assert issubclass(type("Mine", (BASELINES[name],), own), Baseline)
+
+
 class Foresees(ReadsNextBar):
     oracle = True  # which says that it does
 

@@ -235,6 +235,22 @@ def test_options_are_checked_by_the_signature() -> None:
         make_encoder(lambda n_features: nn.Linear(1, 1), FEATURES, WINDOW)
 
 
+class PassesOn(Own):
+    def __init__(self, n_features: int, window: int, scale: float = 1.0, **options: Any) -> None:
+        super().__init__(n_features, window, **options)
+        self.scale = scale
+
+
+def test_options_of_parents_are_found_beside_a_mixin() -> None:
+    class Mixin:
+        pass
+
+    mixed = type("Mixed", (PassesOn, Mixin, Own), {})
+    make_encoder(mixed, FEATURES, WINDOW, scale=2.0, dropout=0.1)
+    with pytest.raises(ArgumentError, match="no option 'dropuot'; did you mean 'dropout'"):
+        make_encoder(mixed, FEATURES, WINDOW, dropuot=0.1)
+
+
 class ByPlace(Plain):
     def forward(self, windows: Tensor, tradable: Tensor) -> Tensor:
         place = th.arange(windows.shape[2])[:, None]
