@@ -56,6 +56,11 @@ def limits(card: Mapping[str, Any]) -> list[str]:
             f"The best model is the best of {selection['validations']} validations on one range, "
             "which flatters its figures there."
         )
+    if selection["chosen_at"] == 0:
+        said.append(
+            "The best model is the untrained one: no trained one grew as much on the validation "
+            "range."
+        )
     best = models.get("best", {"excess_growth": 1.0})["excess_growth"]
     if best is None or best <= 0:
         benchmark = card["validation"]["benchmark"]
@@ -238,4 +243,6 @@ def _held(constraints: Mapping[str, Any]) -> str:
 
 
 def _chosen_at(step: int | None) -> str:
+    if step == 0:
+        return ": the untrained one"
     return "" if step is None else f", at step {step:,}"

@@ -9,14 +9,21 @@ from typing import Any
 
 from agents.direct.agent import DirectAgent
 from agents.direct.training import DirectOptions
+from agents.fitting import KIND
 from agents.run_market import load_checked_market
 from agents.sb3.classes import ALGORITHMS
 from agents.supervised import cards as supervised
-from agents.tensors import digest_of
+from agents.tensors import SUFFIX, digest_of, load_tensors
 from agents.training import card_texts
 from agents.training.card_texts import limits, sealed
 from agents.training.config import Range, TrainConfig
-from agents.training.run_folder import FORMAT, WALK_FORWARD, load_model, read_config
+from agents.training.run_folder import (
+    CHECKPOINTS,
+    FORMAT,
+    WALK_FORWARD,
+    load_model,
+    read_config,
+)
 from agents.training.run_records import (
     CARD,
     MALFORMED,
@@ -215,6 +222,8 @@ def _network(config: Mapping[str, Any]) -> Card:
 
 def _steps(path: Path, config: Mapping[str, Any]) -> int:
     """Return the steps of a training: those asked for, or up to the end of the last update."""
+    if config["algo"] == "direct" and (fit := _direct_fit(path)):
+        return int(fit["round"]) * _direct_size(config)
     done = [each["timesteps"] for each in validations(path)]
     return int(max([config["timesteps"], *done]))
 
@@ -235,11 +244,28 @@ def _names(market: Mapping[str, Any], features: Mapping[str, Any]) -> list[str] 
 def _selection(path: Path, config: Mapping[str, Any]) -> Card:
     """Return how the best model was selected."""
     if config["algo"] == "direct":
-        options = parse_json(config.get("algo_options", "{}"))
-        size = config["num_envs"] * options.get("steps", DirectOptions.steps)
+        size = _direct_size(config)
         rounds, every = (max(1, config[name] // size) for name in ("timesteps", "validation_every"))
-        return {"by": "growth", "validations": -(-rounds // every), "chosen_at": None}
+        fit = _direct_fit(path) or {"round": rounds, "best_steps": None}
+        best = fit.get("best_steps")  # one in each round, 0 of the untrained model
+        at = None if best is None else best * size
+        return {"by": "growth", "validations": 1 - (-fit["round"] // every), "chosen_at": at}
     given = validations(path)
     figures = [-1e300 if each["growth"] is None else each["growth"] for each in given]
     best = given[figures.index(max(figures))]["timesteps"] if given else None
     return {"by": "growth", "validations": len(given), "chosen_at": best}
+
+
+def _direct_size(config: Mapping[str, Any]) -> int:
+    """Return the account steps in a round of direct training."""
+    options = parse_json(config.get("algo_options", "{}"))
+    return int(config["num_envs"] * options.get("steps", DirectOptions.steps))
+
+
+def _direct_fit(path: Path) -> dict[str, Any] | None:
+    """Return the last checkpoint of a direct training; None where it is lost, or damaged."""
+    try:
+        state: dict[str, Any] = load_tensors(path / CHECKPOINTS / f"direct{SUFFIX}", kind=KIND)
+    except DataError:  # the models are whole all the same
+        return None
+    return state

@@ -72,7 +72,7 @@ def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
 def test_the_steps_of_a_card_reach_the_end_of_the_last_update(given, told, tmp_path, monkeypatch):
     """An update is made as a whole, beyond the steps that were asked for."""
     monkeypatch.setattr(cards, "validations", lambda path: [{"timesteps": t} for t in given])
-    assert cards._steps(tmp_path, {"timesteps": 2000}) == told
+    assert cards._steps(tmp_path, {"algo": "ppo", "timesteps": 2000}) == told
 
 
 def test_the_card_of_a_run_has_the_figures_of_its_validations(run_path: Path) -> None:
@@ -356,7 +356,9 @@ def test_a_dirichlet_policy_names_its_weights_from_training_to_evaluation(
     assert np.isfinite(results[algo].values).all()
 
 
-def test_a_directly_trained_agent_has_a_run_folder_too(tmp_path: Path) -> None:
+def test_a_directly_trained_agent_has_a_run_folder_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = small(tmp_path / "direct", algo="direct", timesteps=8 * 1920, checkpoint_every=1920)
     path = train(config)
     run = load_run(path, device="cpu")
@@ -375,6 +377,18 @@ def test_a_directly_trained_agent_has_a_run_folder_too(tmp_path: Path) -> None:
     for name in ("growth", "excess_growth", "turnover"):  # the same units as of the card
         point = events.Scalars(f"validation/{name}")[best]
         assert point.value == pytest.approx(figures[name], rel=1e-4)
+    # the untrained model is judged too
+    selection = {"by": "growth", "validations": len(shown) + 1, "chosen_at": shown[best].step}
+    assert card["selection"] == selection
+    assert "untrained" not in (path / "card.md").read_text()
+    stopped = {"round": 3, "best_steps": 0}
+    with monkeypatch.context() as patch:
+        patch.setattr(cards, "_direct_fit", lambda path: stopped)
+        card = cards.make_card(path)
+    every = -(-len(events.Scalars("train/growth")) // len(shown))
+    assert card["selection"]["validations"] == 1 - (-3 // every)
+    assert card["training"]["steps"] == 3 * 1920 and card["selection"]["chosen_at"] == 0
+    assert "The best model is the untrained one" in " ".join(card["limits"])
     state = load_tensors(path / "checkpoints" / "direct.safetensors", kind="fit")
     assert state["round"] == 8
     halfway = train(replace(config, out=str(tmp_path / "half"), timesteps=8 * 1920))
