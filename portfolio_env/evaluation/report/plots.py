@@ -221,9 +221,11 @@ def _draw_weights(axes: Axes, result: BacktestResult, title: str) -> None:
     colors = [*colors[: 1 + MAX_LEGEND], *(OTHERS for _ in rest)]
     names = [*names, *("_" for _ in rest[1:])]  # a legend passes over them
     long, short = np.maximum(held, 0).T, np.minimum(held, 0).T
-    axes.stackplot(dates, long, labels=names, colors=colors, step="post")
+    # Smoothed edges make a PNG file three times as large.
+    style: dict[str, Any] = {"colors": colors, "step": "post", "antialiased": False}
+    axes.stackplot(dates, long, labels=names, **style)
     if (short < 0).any():
-        axes.stackplot(dates, short, colors=colors, step="post")
+        axes.stackplot(dates, short, **style)
         axes.axhline(0, color="black", linewidth=0.8)
     axes.set(title=plot_label(title), ylabel="weight after trading", xlim=(dates[0], dates[-1]))
     axes.margins(y=0)
