@@ -266,7 +266,7 @@ def _kept(agent: BaseAlgorithm, market: Market, batch: int) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own and storage.nbytes() < market.features.nbytes:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # see ``memory._kept``
 
     policy: Any = agent.policy
     training = policy.training

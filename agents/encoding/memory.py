@@ -146,7 +146,8 @@ def _kept(network: Encoder, batch: Tensor, tradable: Tensor, codes: Tensor | Non
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        # The same memory without its graph: a node that held its own output would never be freed.
+        return tensor.detach()
 
     with th.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         out = _encode(network, batch, tradable, codes)

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import weakref
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -179,6 +180,24 @@ def test_a_larger_batch_needs_more_and_its_parts_less(market: Market, encoder: s
     buffers = vars(large_batch.rollout_buffer)
     held = sum(v.nbytes for v in buffers.values() if isinstance(v, np.ndarray))
     assert many["transitions"] > held
+
+
+def test_what_an_estimate_computed_is_free_again(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = learner(market)
+    made: list[Any] = []
+
+    def evaluated(*given: Any) -> Any:
+        # SB3's policies can end in a function whose backward pass reads its own output.
+        found = own(*given)[0].tanh()
+        made.append(weakref.ref(found))
+        return found
+
+    own = agent.policy.evaluate_actions
+    monkeypatch.setattr(agent.policy, "evaluate_actions", evaluated)
+    estimate.estimate(agent, market, TRAIN)
+    assert [out() for out in made] == [None, None]
 
 
 def test_the_fewest_parts_that_fit_are_found(market: Market) -> None:

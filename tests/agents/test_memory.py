@@ -1,5 +1,6 @@
 """The batch that fits a memory: below the budget, larger with it, and nothing else is touched."""
 
+import weakref
 from typing import Any
 
 import pytest
@@ -34,6 +35,24 @@ class Two(Encoder):
 def test_bytes_are_those_of_the_arrays_that_are_kept(hidden: int, assets: int, n: int) -> None:
     floats = n * WINDOW * assets * (FEATURES + hidden)
     assert training_bytes(Two(hidden), assets, n, CPU) == 4 * floats
+
+
+class Curved(Two):
+    """Ends in a function whose backward pass reads its own output."""
+
+    def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
+        out = super().forward(windows, tradable, codes).tanh()
+        MADE.append(weakref.ref(out))
+        return out
+
+
+MADE: list["weakref.ref[Tensor]"] = []
+
+
+def test_what_was_measured_is_free_again() -> None:
+    MADE.clear()
+    training_bytes(Curved(2), ASSETS, 1, CPU)
+    assert [out() for out in MADE] == [None]
 
 
 LEARNED = sorted(set(ENCODERS) - {"per_asset"})
