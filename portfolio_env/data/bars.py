@@ -35,6 +35,7 @@ from portfolio_env.market.panel import (
     suspected_returns,
 )
 from portfolio_env.market.timeline import time_text
+from portfolio_env.market.zones import utc_hint
 
 _LOGGER = logging.getLogger(__name__)
 _DROP = (
@@ -165,7 +166,8 @@ def panel_from_prices(
     order = np.argsort(times, kind="stable")
     again = np.zeros(len(times), bool)
     again[order[1:]] = np.diff(times[order]) == np.timedelta64(0)
-    origin.refuse(again, "a second row for", "delete one of them", lambda at: time_text(times[at]))
+    fix = f"delete one of them{utc_hint(times[again])}"
+    origin.refuse(again, "a second row for", fix, lambda at: time_text(times[at]))
     if (np.diff(order) < 0).any():
         origin.note("rows are sorted by date")
     columns = [read_numbers(frame[name], origin)[order] for name in assets]
@@ -283,7 +285,7 @@ def _checked(frame: pd.DataFrame, origin: Origin, about: Mapping[str, Any]) -> p
         fix = "delete one of them"
         if len(symbols) == 1:
             fix += ", or call the column of the assets' names 'symbol' if these are several assets"
-        origin.refuse(again, "a second row for", fix, label)
+        origin.refuse(again, "a second row for", fix + utc_hint(times[again]), label)
         if (same & (steps < np.timedelta64(0))).any():
             origin.note("rows are sorted by date")
     return frame if kept.all() else frame[kept].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Days that are stamped with midnight on the clock of their exchange."""
+"""Times on the clocks of exchanges: days stamped with midnight there, hours that come twice."""
 
 from __future__ import annotations
 
@@ -55,3 +55,18 @@ def exchange_days(times: Timestamps) -> tuple[Timestamps, bool]:
 def begin_months(times: Timestamps) -> bool:
     """Return whether all times are first instants of months."""
     return bool((times == times.astype("datetime64[M]")).all())
+
+
+def utc_hint(times: Timestamps) -> str:
+    """Return the end of a fix for times that are there twice, if clocks may be the reason.
+
+    Args:
+        times: (T,) without a zone; an hour that comes twice where clocks go back, in one of
+            ``_ZONES``, is seen.
+    """
+    naive = pd.DatetimeIndex(times)
+    for zone in _ZONES:
+        local = naive.tz_localize(zone, ambiguous="NaT", nonexistent="shift_forward")
+        if local.isna().any():
+            return f", or write times in UTC if this is the hour that comes twice in {zone}"
+    return ""

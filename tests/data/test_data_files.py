@@ -326,3 +326,20 @@ def test_load_market_repairs_files_and_says_so(write):
     market.save(path.with_suffix(".npz"))
     with pytest.raises(ArgumentError, match="repair is for files"):
         load_market(path.with_suffix(".npz"), repair=options)
+
+
+@pytest.mark.parametrize(
+    ("day", "zone"),
+    [("2023-10-29", "Europe/Berlin"), ("2023-11-05", None), ("2023-10-30", None)],  # not 02:00
+)
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_hour_that_comes_twice_in_autumn_is_named(day, zone, wide):
+    hours = ["00:00", "01:00", "02:00", "02:00", "03:00"]
+    frame = pd.DataFrame({"date": [f"{day} {hour}" for hour in hours], "close": np.arange(5.0) + 1})
+    with pytest.raises(DataError, match="second row .*delete one of them") as found:
+        if wide:
+            panel_from_prices(frame.set_index("date").rename(columns={"close": "A"}))
+        else:
+            load_market(frame.assign(symbol="A"))
+    hint = f", or write times in UTC if this is the hour that comes twice in {zone}"
+    assert str(found.value).endswith(hint) if zone else "UTC" not in str(found.value)
