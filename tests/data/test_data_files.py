@@ -336,7 +336,7 @@ def test_load_market_repairs_files_and_says_so(write):
 def test_the_hour_that_comes_twice_in_autumn_is_named(day, zone, wide):
     hours = ["00:00", "01:00", "02:00", "02:00", "03:00"]
     frame = pd.DataFrame({"date": [f"{day} {hour}" for hour in hours], "close": np.arange(5.0) + 1})
-    with pytest.raises(DataError, match="second row .*delete one of them") as found:
+    with pytest.raises(DataError, match=r"second row .*delete one of them") as found:
         if wide:
             panel_from_prices(frame.set_index("date").rename(columns={"close": "A"}))
         else:
