@@ -106,6 +106,7 @@ def summary(path: Path) -> str:
         lines.append(f"Best model: {path / f'best_model{SUFFIX}'}")
     baselines = "equal_weight,mean_variance,hrp"
     lines.append(f"Next: python evaluate.py {shlex.quote(str(path))} --baselines {baselines}")
+    lines.append("That judges the final model; --model best takes the best one by validation.")
     return "\n".join(lines)
 
 

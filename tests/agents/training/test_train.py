@@ -419,6 +419,7 @@ def test_the_end_of_a_training_says_where_things_are_and_what_to_type_next(run_p
         )
     assert told[2] == f"Best model: {run_path / 'best_model.safetensors'}"
     assert told[3].startswith(f"Next: python evaluate.py {run_path} --baselines ")
+    assert told[4].startswith("That judges the final model; --model best")
 
 
 def test_resuming_a_finished_run_says_so(
