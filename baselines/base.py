@@ -36,23 +36,42 @@ class Baseline(ABC):
     preset: ClassVar[tuple[str, ...]] = ()  # options of its parents that it chooses itself
     reads_features: ClassVar[bool] = False  # of the market, beside its prices
 
+    _decides_by: ClassVar[str] = "weights"  # the method that a class of one's own overrides
+
     fit_period: tuple[int, int] | None = None
     _fitted_on: list[str] | None = None  # first and last bar
 
-    def __init_subclass__(cls) -> None:
-        """Refuse ``weights`` that nothing would ask for.
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse methods that nothing would ask for, or not in their way.
 
         Raises:
-            ArgumentError: If a class overrides ``weights`` below one that answers in another way.
+            ArgumentError: If a class overrides ``weights`` or ``target`` below one that decides by
+                another method, or ``predict`` with other arguments.
         """
-        super().__init_subclass__()
-        owner = next(kind for kind in cls.__mro__ if {"weights", "_answer"} & vars(kind).keys())
-        if "_answer" not in vars(owner) and cls._answer is not Baseline._answer:
-            parent = next(kind for kind in cls.__mro__ if "_answer" in vars(kind)).__name__
+        super().__init_subclass__(**options)
+
+        def place(method: str) -> int:
+            own = (callable(vars(kind).get(method)) for kind in cls.__mro__)
+            return next((number for number, found in enumerate(own) if found), len(cls.__mro__))
+
+        decider = cls._decides_by
+        asked = min(place(decider), place("_answer"))
+        abstract = getattr(getattr(cls, decider), "__isabstractmethod__", False)
+        for name in ("weights", "target"):
+            if name != decider and place(name) < asked and not abstract:
+                raise ArgumentError(
+                    f"{cls.__name__} overrides {name}, which nothing asks a "
+                    f"{cls.__mro__[place(name) + 1].__name__} for: override {decider}, or derive "
+                    f"the class from {'Baseline' if name == 'weights' else 'PortfolioModel'}."
+                )
+        try:
+            inspect.signature(cls.predict).bind(None, {}, None, None, deterministic=True)
+        except TypeError as error:
             raise ArgumentError(
-                f"{cls.__name__} overrides weights, which a {parent} is never asked for: override "
-                "target, or derive the class from Baseline."
-            )
+                f"{cls.__name__} overrides predict, which answers an observation as SB3's does, "
+                f"with other arguments ({error}): take (observation, state=None, "
+                "episode_start=None, deterministic=True), or give the method another name."
+            ) from error
 
     def __init__(self, market: Market) -> None:
         if self.reads_features and market.n_features == 0:

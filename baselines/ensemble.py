@@ -78,6 +78,8 @@ class Ensemble(Baseline):
         ArgumentError: If there are no members, the shares are none, or a pace is.
     """
 
+    _decides_by = "predict"
+
     def __init__(
         self,
         market: Market,

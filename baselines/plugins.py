@@ -193,11 +193,22 @@ def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baselin
 
 def _check_made(model: Baseline) -> None:
     """Reject a user's baseline that lacks what its parents or its options should have set."""
-    for name in ("market", *(name for name in model._options() if name not in model.preset)):
-        if not hasattr(model, name):
+    kinds = type(model).__mro__
+    parent = next(kind for kind in kinds if kind.__module__.partition(".")[0] == "baselines")
+    assert issubclass(parent, Baseline)
+    for name in ("market", *model._options(), *parent._options()):
+        method = name not in vars(model) and callable(getattr(type(model), name, None))
+        if name not in model.preset and (method or not hasattr(model, name)):
             raise ArgumentError(
                 f"baseline {short_name(model)} has no attribute {name!r} after its __init__: call "
                 "super().__init__(market, **options), and keep every option under its own name"
+            )
+    for name, value in vars(model).items():
+        unasked = name == "weights" and isinstance(model, PortfolioModel)
+        if callable(getattr(type(model), name, None)) and not callable(value) and not unasked:
+            raise ArgumentError(
+                f"baseline {short_name(model)} keeps {shortened(value)} as {name!r}, which is the "
+                "name of a method: give the option or the attribute another name"
             )
     if isinstance(model, PortfolioModel):
         model.model_info()

@@ -56,11 +56,12 @@ class PortfolioModel(Baseline):
     shorts: ClassVar[bool] = True  # can hold short positions
     leverage: ClassVar[bool] = True  # can be asked for more than the account is worth
     source: ClassVar[str] = ""  # where the method was published
+    _decides_by: ClassVar[str] = "target"
     oracle: ClassVar[bool] = False  # fitted to the evaluated bars: not to be ranked
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:
         """Make a class that overrides ``target`` decide by it, not by a parent's faster way."""
-        super().__init_subclass__()
+        super().__init_subclass__(**options)
         for faster in ("_target_at", "_decisions"):
             owner = next(kind for kind in cls.__mro__ if {"target", faster} & vars(kind).keys())
             if faster not in vars(owner):

@@ -18,6 +18,8 @@ from baselines.base import BASELINES, Baseline
 from baselines.ensemble import Ensemble
 from baselines.plugins import KIND as PLUGIN
 from baselines.plugins import make_baseline
+from baselines.portfolio_model import PortfolioModel
+from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.plugins import admit, plugins_within, record
 from portfolio_env.market import Market
@@ -78,6 +80,7 @@ def _described(model: Any, name: str = "the model") -> dict[str, Any]:
         tree = model.tree()
         weights = tree.pop("weights")
         return {"direct": tree.pop("config"), **tree, "learned": {"weights": dict(weights)}}
+    _check_kept(model)
     options = {key: _plain(value) for key, value in model.options().items()}
     called = _name_of(model, name)
     plugins = record(_plugins(called, options))
@@ -96,6 +99,28 @@ def _described(model: Any, name: str = "the model") -> dict[str, Any]:
             key: _described(member, f"member {key!r}") for key, member in model.members.items()
         }
     return tree
+
+
+def _check_kept(model: Any) -> None:
+    """Reject a model of a user's own whose file would lack what it learned, or could not be read.
+
+    Raises:
+        ArgumentError: If ``state`` or ``restore`` is missing.
+    """
+    if not isinstance(model, PortfolioModel) or model._built_in:
+        return
+    kind, learned = type(model), model.state()
+    if learned and kind.restore is Baseline.restore:
+        raise ArgumentError(
+            f"{kind.__name__} gives {shortened(sorted(learned))} as its state and has no restore "
+            "to take it back: write restore(self, state)."
+        )
+    fits = kind._fit is not PortfolioModel._fit
+    if fits and not learned and model.fit_period is not None:
+        raise ArgumentError(
+            f"{kind.__name__} was fitted, and its state is empty: return what _fit learned from "
+            "state(self), arrays or JSON by name, and take it back in restore(self, state)."
+        )
 
 
 def _name_of(model: Any, name: str) -> str:
