@@ -60,7 +60,7 @@ class Baseline(ABC):
         for name in ("weights", "target"):
             if name != decider and place(name) < asked and not abstract:
                 raise ArgumentError(
-                    f"{cls.__name__} overrides {name}, which nothing asks a "
+                    f"{cls.__name__} overrides {name}, which nothing asks "
                     f"{cls.__mro__[place(name) + 1].__name__} for: override {decider}, or derive "
                     f"the class from {'Baseline' if name == 'weights' else 'PortfolioModel'}."
                 )
