@@ -124,7 +124,7 @@ class Fit:
         """
         device = next(self.network.parameters()).device
         with (
-            divergence_told(self.network, lambda: f"gradient step {self.steps:,}"),
+            refuse_divergence(self.network, lambda: f"gradient step {self.steps:,}"),
             th.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         ):
             th.manual_seed(self.options.seed + 1_000_003 * self.round)
@@ -253,7 +253,7 @@ class Fit:
 
 
 @contextmanager
-def divergence_told(network: nn.Module, done: Callable[[], str]) -> Iterator[None]:
+def refuse_divergence(network: nn.Module, done: Callable[[], str]) -> Iterator[None]:
     """Refuse weights that are not finite after this context, and explain what they raise in it.
 
     A distribution, an environment or a loss may be the first to complain about what they give.

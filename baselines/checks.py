@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_env.checks import shortened
-from portfolio_env.errors import ArgumentError, told_as_theirs
+from portfolio_env.errors import ArgumentError, user_code
 from portfolio_env.market import Market
 from portfolio_env.market.panel import BAR_FIELDS
 from portfolio_env.market.slots import in_slots, is_labelled
@@ -44,7 +44,7 @@ def checked_answer(
         ArgumentError: If it fails, has another shape or anything but real numbers, or names what
             is no asset.
     """
-    with told_as_theirs(called):
+    with user_code(called):
         found = answer()
         by_name = bool(assets) and is_labelled(found)
         weights = None if by_name else np.asarray(found)

@@ -19,7 +19,7 @@ from baselines.base import BASELINES, Baseline, Weights
 from baselines.portfolio_model import PortfolioModel
 from baselines.rows import Every
 from portfolio_env.checks import shortened
-from portfolio_env.errors import MALFORMED, ArgumentError, PortfolioError, told_as_theirs
+from portfolio_env.errors import MALFORMED, ArgumentError, PortfolioError, user_code
 from portfolio_env.market import Market
 from portfolio_env.market.growing import GrowableArray
 from portfolio_env.market.panel import PricePanel
@@ -175,7 +175,7 @@ def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baselin
             f"baseline {short_name(name)} does not take ({given}): {error}"
         ) from error
     if build not in BASELINES.values():
-        with told_as_theirs(f"baseline {short_name(name)}"):
+        with user_code(f"baseline {short_name(name)}"):
             model = build(market, **options)
             _check_made(model)
             return model

@@ -25,7 +25,7 @@ from baselines.portfolio_model import PortfolioModel
 from baselines.specs import Spec, spec_of, split_specs
 from baselines.volatility_target import VolatilityTarget, unlevered
 from portfolio_env import PortfolioConstraints
-from portfolio_env.errors import ArgumentError, PortfolioError, told_as_theirs
+from portfolio_env.errors import ArgumentError, PortfolioError, user_code
 from portfolio_env.evaluation import Policy
 from portfolio_env.evaluation.comparison import BENCHMARK
 from portfolio_env.evaluation.runner import Strategy
@@ -251,7 +251,7 @@ def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) ->
     if not isinstance(model, PortfolioModel):
         return model
     period = fold.rows(split) if model.oracle else fold.ranges["train"]
-    with nullcontext() if model._built_in else told_as_theirs(f"fit of {short_name(model)}"):
+    with nullcontext() if model._built_in else user_code(f"fit of {short_name(model)}"):
         return model.fit(fold.market.panel, period)
 
 

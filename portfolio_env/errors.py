@@ -46,7 +46,7 @@ class Terminated(SystemExit):
 
 
 @contextmanager
-def told_as_theirs(
+def user_code(
     what: str,
     kind: type[PortfolioError] = ArgumentError,
     leave: tuple[type[Exception], ...] = (PortfolioError,),

@@ -1,4 +1,4 @@
-"""Lookup of names: built in, brought by a package, or ``"module:Name"``.
+"""Lookup of names: built in, of a package's entry point, or ``"module:Name"``.
 
 What is chosen by name, be it an encoder, a feature, a reward or a baseline, is found by ``find``.
 """
@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from portfolio_env.errors import ArgumentError, DataError, raised, told_as_theirs
+from portfolio_env.errors import ArgumentError, DataError, raised, user_code
 
 T = TypeVar("T")
 ENTRY_POINTS = "portfolio_env.plugins"
@@ -36,7 +36,7 @@ def names_plugin(kind: str, name: object) -> bool:
         kind: See ``find``.
         name: The name.
     """
-    return is_plugin(name) or (isinstance(name, str) and name in _brought(kind))
+    return is_plugin(name) or (isinstance(name, str) and name in _entry_points(kind))
 
 
 def module_of(kind: str, name: str) -> str:
@@ -46,7 +46,7 @@ def module_of(kind: str, name: str) -> str:
         kind: See ``find``.
         name: A name for which ``names_plugin`` holds.
     """
-    return _brought(kind).get(name, name).partition(":")[0]
+    return _entry_points(kind).get(name, name).partition(":")[0]
 
 
 def last_name(name: str) -> str:
@@ -58,9 +58,9 @@ def last_name(name: str) -> str:
     return re.split("[:.]", name)[-1] if is_plugin(name) else name
 
 
-def is_brought(kind: str, name: str) -> bool:
-    """Return whether an installed package brings an entry point ``kind.name``."""
-    return name in _brought(kind)
+def is_entry_point(kind: str, name: str) -> bool:
+    """Return whether an installed package has an entry point ``kind.name``."""
+    return name in _entry_points(kind)
 
 
 def find(kind: str, name: str, known: Mapping[str, T]) -> T:
@@ -75,20 +75,20 @@ def find(kind: str, name: str, known: Mapping[str, T]) -> T:
     Raises:
         ArgumentError: If there is nothing of that name, or its module cannot be imported.
     """
-    brought = _brought(kind)
+    points = _entry_points(kind)
     if not isinstance(name, str):
-        raise unknown(kind, name, [*known, *brought])
+        raise unknown(kind, name, [*known, *points])
     if name in known:
         return known[name]
-    if name in brought:
-        return _imported(kind, name, brought[name])
+    if name in points:
+        return _imported(kind, name, points[name])
     if is_plugin(name):
         return _imported(kind, name, name)
-    raise unknown(kind, name, [*known, *brought])
+    raise unknown(kind, name, [*known, *points])
 
 
 @cache
-def _brought(kind: str) -> dict[str, str]:
+def _entry_points(kind: str) -> dict[str, str]:
     """Return ``"module:Name"`` of installed packages' entry points, by name."""
     prefix = f"{kind}."
     found = (point for point in entry_points(group=ENTRY_POINTS) if point.name.startswith(prefix))
@@ -104,7 +104,7 @@ def _imported(kind: str, name: str, where: str) -> Any:
         )
     importing = f"{kind} {name!r} cannot be used: to import {module}"
     try:
-        with told_as_theirs(importing, leave=(ModuleNotFoundError,)):
+        with user_code(importing, leave=(ModuleNotFoundError,)):
             found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not (module + ".").startswith(error.name + "."):
@@ -115,7 +115,7 @@ def _imported(kind: str, name: str, where: str) -> Any:
         ) from error
     for attribute in path.split("."):
         try:
-            with told_as_theirs(importing, leave=(AttributeError,)):
+            with user_code(importing, leave=(AttributeError,)):
                 found = getattr(found, attribute)
         except AttributeError:
             public = [each for each in sorted(dir(found)) if not each.startswith("_")]
@@ -152,7 +152,7 @@ def source_hash(name: str, kind: str = "") -> str:
     Raises:
         ArgumentError: If there is no such Python file.
     """
-    return hashlib.sha256(_sources(_brought(kind).get(name, name))[-1][1]).hexdigest()
+    return hashlib.sha256(_sources(_entry_points(kind).get(name, name))[-1][1]).hexdigest()
 
 
 def changed_sources(
@@ -180,7 +180,7 @@ def changed_sources(
     """
     changed = []
     for name, sha256 in recorded.items():
-        sources = _sources(_brought(kind).get(name, name))
+        sources = _sources(_entry_points(kind).get(name, name))
         for file, _ in sources:
             if _lies_within(file, folder):
                 raise DataError(

@@ -23,7 +23,7 @@ from agents.encoding.vector_cache import Numbers, VectorCache
 from agents.networks import Encoder
 from agents.networks.base import is_traced
 from agents.networks.heads import PredictionHead
-from agents.networks.plugins import told_as_theirs
+from agents.networks.plugins import user_code
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 
@@ -282,10 +282,10 @@ class MarketEncoder(nn.Module):
 
     def _called(self, way: str, series: Tensor, *others: Tensor | None) -> Tensor:
         """Return what the encoder makes of its inputs by ``forward`` or ``stream``, in float32."""
-        called = self.encoder.brought_as
+        called = self.encoder.name_in_messages
         with (
             th.set_grad_enabled(th.is_grad_enabled() and not self.frozen),
-            told_as_theirs(f"encoder {called}") if called else nullcontext(),
+            user_code(f"encoder {called}") if called else nullcontext(),
             th.autocast(series.device.type, th.bfloat16) if self.lower else nullcontext(),
         ):
             out = self._program(way)(series, *others)

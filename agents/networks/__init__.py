@@ -15,7 +15,7 @@ from agents.networks.factor import BranchEncoder, FactorEncoder, MlpEncoder, Res
 from agents.networks.gat import GAT
 from agents.networks.heads import AssetHead, PooledCritic, RowMlp, masked_mean
 from agents.networks.lstm import LstmAttention, LstmEncoder
-from agents.networks.plugins import Maker, brought, check_options
+from agents.networks.plugins import Maker, check_options, user_encoder
 from agents.networks.state_space import StateSpace
 from agents.networks.tcn_gnn_lstm import TcnGnnLstm, TcnGnnLstmSmall
 from agents.networks.transformer import Transformer
@@ -79,7 +79,7 @@ def make_encoder(encoder: str | Maker, n_features: int, window: int, **options: 
     if not callable(maker):
         raise ArgumentError(f"encoder is {encoder!r:.60}; give a name, or a class of nn.Module")
     if maker not in ENCODERS.values():
-        return brought(maker, called or repr(encoder), n_features, window, options)
+        return user_encoder(maker, called or repr(encoder), n_features, window, options)
     check_options(maker, called, n_features, window, options)
     try:
         made: Encoder = maker(n_features, window, **options)  # type: ignore[assignment]  # a module

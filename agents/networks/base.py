@@ -42,7 +42,7 @@ class Encoder(nn.Module):
         uses_codes: Whether it reads the static codes of the assets.
         block: Bars of a block, on average, with ``history="stream"``; 0 with windows.
         span: With blocks, the time that one takes, in nanoseconds; 0 until a market is bound.
-        brought_as: Name of a user's encoder in messages; "" if built in.
+        name_in_messages: Name of a user's encoder in messages; "" if built in.
     """
 
     channels: int
@@ -51,7 +51,7 @@ class Encoder(nn.Module):
     uses_codes = False
     block = 0
     span: Tensor
-    brought_as = ""
+    name_in_messages = ""
 
     def __init__(self, n_features: int, window: int) -> None:
         super().__init__()

@@ -54,7 +54,7 @@ class ModuleEncoder(Encoder):
         return out
 
 
-def brought(
+def user_encoder(
     maker: Maker, called: str, n_features: int, window: int, options: dict[str, Any]
 ) -> Encoder:
     """Return the encoder that a user's class or function makes, after a test run.
@@ -71,7 +71,7 @@ def brought(
             says where in the user's file.
     """
     check_options(maker, called, n_features, window, options)
-    with told_as_theirs(f"encoder {called}"):
+    with user_code(f"encoder {called}"):
         network = maker(n_features, window, **options)
     if not isinstance(network, nn.Module):
         raise ArgumentError(f"encoder {called} gives {network!r:.60}, which is not a torch module")
@@ -80,7 +80,7 @@ def brought(
     encoder = (
         network if isinstance(network, Encoder) else ModuleEncoder(network, n_features, window)
     )
-    encoder.brought_as = called
+    encoder.name_in_messages = called
     if any(each.device.type == "meta" for each in encoder.parameters()):
         return encoder  # it holds no numbers
     key = (maker, n_features, window, repr(sorted(options.items())))
@@ -132,11 +132,9 @@ def _option_names(maker: Maker) -> tuple[list[str], bool]:
     return found, False
 
 
-def told_as_theirs(what: str) -> AbstractContextManager[None]:
+def user_code(what: str) -> AbstractContextManager[None]:
     """Attribute an error in a user's code to it, unless memory is lacking."""
-    return errors.told_as_theirs(
-        what, leave=(errors.PortfolioError, MemoryError, th.OutOfMemoryError)
-    )
+    return errors.user_code(what, leave=(errors.PortfolioError, MemoryError, th.OutOfMemoryError))
 
 
 def _inputs(encoder: Encoder, assets: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -155,9 +153,9 @@ def _type(thing: object) -> str:
 
 def _run(encoder: Encoder, windows: Tensor, tradable: Tensor, codes: Tensor | None) -> Tensor:
     """Return (batch, assets, channels) of a batch, without a gradient; the shape is checked."""
-    called, (batch, _, assets, _) = encoder.brought_as, windows.shape
+    called, (batch, _, assets, _) = encoder.name_in_messages, windows.shape
     before = windows.clone(), tradable.clone()
-    with told_as_theirs(f"encoder {called}"), th.no_grad():
+    with user_code(f"encoder {called}"), th.no_grad():
         out = encoder(windows, tradable, codes)
     if not isinstance(out, Tensor) or out.ndim != 3 or out.shape[:2] != (batch, assets):
         given = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {_type(out)}"

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.encoding.market_encoder import market_tensors
 from agents.encoding.market_rows import market_encoders
-from agents.networks.plugins import Maker, told_as_theirs
+from agents.networks.plugins import Maker, user_code
 from agents.policies import LOG_STD_INIT
 from agents.policies.common import MarketExtractor
 from agents.sb3.buffers import GroupedRolloutBuffer, IndexReplayBuffer
@@ -156,7 +156,7 @@ def _built(
 ) -> BaseAlgorithm:
     """Build the agent; errors in a user's class are attributed to it."""
     cls = algorithm_class(algo)
-    with nullcontext() if algo in ALGORITHMS else told_as_theirs(f"algo {algo!r:.60}"):
+    with nullcontext() if algo in ALGORITHMS else user_code(f"algo {algo!r:.60}"):
         return cls(policy, venv, policy_kwargs=policy_kwargs, **settings)
 
 

@@ -18,9 +18,9 @@ from stable_baselines3.common.utils import get_device
 from agents.compute.estimate import fitted
 from agents.compute.options import set_up
 from agents.direct.training import DirectOptions, DirectTrainer, sorted_direct_options
-from agents.fitting import divergence_told, run_rounds, take_up
+from agents.fitting import refuse_divergence, run_rounds, take_up
 from agents.inspection import encoder_figures
-from agents.networks.plugins import told_as_theirs
+from agents.networks.plugins import user_code
 from agents.progress import Outlook, bar, duration
 from agents.run_market import load_checked_market
 from agents.saving import save_agent
@@ -294,9 +294,9 @@ def _run_rl(
     before, clock = agent.num_timesteps, perf_counter()
     left = config.timesteps - before  # below 0 where the last rollout went beyond
     outlook = Outlook("This training", config.timesteps, shorter(config))
-    own = nullcontext() if config.algo in ALGORITHMS else told_as_theirs(f"algo {config.algo!r}")
+    own = nullcontext() if config.algo in ALGORITHMS else user_code(f"algo {config.algo!r}")
     progress = bar(config.algo, config.timesteps, before, shown=progress_bar and left > 0)
-    told = divergence_told(agent.policy, lambda: f"{agent.num_timesteps:,} steps")
+    told = refuse_divergence(agent.policy, lambda: f"{agent.num_timesteps:,} steps")
     with own, told, progress as advance:
         agent.learn(
             left,

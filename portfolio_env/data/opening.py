@@ -29,11 +29,11 @@ from portfolio_env.data.generators.synthetic import synthetic_panel
 from portfolio_env.data.repair import Repair
 from portfolio_env.data.repair import repair as repaired_bars
 from portfolio_env.data.tables.sources import as_frame
-from portfolio_env.errors import ArgumentError, DataError, told_as_theirs
+from portfolio_env.errors import ArgumentError, DataError, user_code
 from portfolio_env.features import plugins
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.names import check_keywords, find, is_brought, is_plugin, unknown
+from portfolio_env.names import check_keywords, find, is_entry_point, is_plugin, unknown
 
 
 def sp500_panel() -> PricePanel:
@@ -117,7 +117,7 @@ def source_of(
     name, _, query = text.partition("?")
     is_saved = Path(text).suffix == ".npz"
     is_file = name not in SOURCES and Path(text).exists()  # C:x may be one, and a module's name
-    is_function = not is_file and (is_plugin(name) or is_brought("market", name))
+    is_function = not is_file and (is_plugin(name) or is_entry_point("market", name))
     if not is_file and not is_function and name not in SOURCES:
         if Path(text).suffix or Path(text).name != text:
             raise ArgumentError(
@@ -181,7 +181,7 @@ def _function(name: str) -> Callable[..., Any]:
 
 def _called(name: str, load: Callable[..., Any], options: Mapping[str, Any]) -> PricePanel | Market:
     """Return the bars of a user's function."""
-    with told_as_theirs(f"market {name!r}", DataError):
+    with user_code(f"market {name!r}", DataError):
         bars = load(**options)
     if not isinstance(bars, Bars):
         raise DataError(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from portfolio_env import names
-from portfolio_env.errors import ArgumentError, told_as_theirs
+from portfolio_env.errors import ArgumentError, user_code
 from portfolio_env.features.bars import Bars
 from portfolio_env.features.registry import ALL, INDICATORS, Feature, Indicator, on_own_bars
 from portfolio_env.files import plugins as files
@@ -120,7 +120,7 @@ def _computed(bars: Bars, *, name: str, function: Callable[[Bars], Any]) -> Floa
     Infinite values stay, so that a pipeline can tell them from unknown ones.
     """
     own = Bars(bars.panel, bars.reference)  # a copy: its writes do not reach other features
-    with told_as_theirs(f"feature {name!r}", leave=()):
+    with user_code(f"feature {name!r}", leave=()):
         array = np.asarray(function(own))
     bars_and_assets = bars.close.shape
     if array.shape not in (bars_and_assets, (bars_and_assets[0], 1)):
@@ -214,7 +214,7 @@ def _plugins(features: Iterable[Any]) -> list[str]:
         if isinstance(each, str):
             name = split_timeframe(each)[1]
             for one in (_with_window(name)[0], name):
-                if names.is_plugin(one) or names.is_brought(_KIND, one):
+                if names.is_plugin(one) or names.is_entry_point(_KIND, one):
                     found.append(one)
                     break
     return list(dict.fromkeys(found))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_env.checks import as_dataclass
-from portfolio_env.errors import ArgumentError, told_as_theirs
+from portfolio_env.errors import ArgumentError, user_code
 from portfolio_env.market import PricePanel
 from portfolio_env.market.rates import Rate, checked_rate
 from portfolio_env.market.timeline import time_text
@@ -100,7 +100,7 @@ def made_costs(spec: CostSpec) -> Costs:
             "derive from portfolio_env.simulation.cost_models.CostModel."
         )
     if isinstance(thing, type):
-        with told_as_theirs(f"costs={named!r} with the options {sorted(options)}"):
+        with user_code(f"costs={named!r} with the options {sorted(options)}"):
             thing = thing(**options)
     elif options:
         raise ArgumentError(f"costs={named!r} is not a class and takes no {sorted(options)}.")
@@ -191,7 +191,7 @@ def check_bound(costs: Costs, found: Float, panel: PricePanel) -> None:
 
 
 def _asked(costs: Costs, method: str, argument: Any) -> Float:
-    with told_as_theirs(f"{method} of {type(costs).__name__}"):
+    with user_code(f"{method} of {type(costs).__name__}"):
         found = np.asarray(getattr(costs, method)(argument))
     if found.dtype.kind not in "fiub":
         raise ArgumentError(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_env.checks import check_number
-from portfolio_env.errors import ArgumentError, PortfolioError, told_as_theirs
+from portfolio_env.errors import ArgumentError, PortfolioError, user_code
 from portfolio_env.metrics.arrays import ROUNDING
 from portfolio_env.names import check_keywords, find
 from portfolio_env.simulation import dynamics
@@ -259,7 +259,7 @@ def make_reward(spec: RewardSpec) -> Callable[[Transition], Float]:
     if name in REWARDS:
         check_keywords(f"reward {name!r}", "parameter", options, known)
     try:
-        with told_as_theirs(f"reward {name!r}", leave=(PortfolioError, TypeError)):
+        with user_code(f"reward {name!r}", leave=(PortfolioError, TypeError)):
             reward: Callable[[Transition], Float] = make(**options)
     except TypeError as error:
         given = ", ".join(options)
@@ -295,7 +295,7 @@ def rewards_of(reward: Callable[[Transition], Any], step: Transition) -> Float:
     if getattr(reward, "__module__", None) == __name__:
         return np.array(reward(step), dtype=np.float64)
     step.protect()
-    with told_as_theirs(f"reward {_name_of(reward)!r}"):
+    with user_code(f"reward {_name_of(reward)!r}"):
         found = np.asarray(reward(step))
     lanes = step.terminated.shape
     if found.shape != lanes or found.dtype.kind not in "fiub":
@@ -313,7 +313,7 @@ def forget(reward: Callable[[Transition], Any], lanes: NDArray[np.bool_]) -> Non
         ArgumentError: If it fails.
     """
     if isinstance(reward, Reward):
-        with told_as_theirs(f"reset of reward {_name_of(reward)!r}"):
+        with user_code(f"reset of reward {_name_of(reward)!r}"):
             reward.reset(lanes)
 
 

@@ -19,7 +19,7 @@ from baselines import (
     save_baseline,
     strategies,
 )
-from portfolio_env.errors import ArgumentError, DataError, Terminated, told_as_theirs
+from portfolio_env.errors import ArgumentError, DataError, Terminated, user_code
 from portfolio_env.evaluation import backtest
 from portfolio_env.evaluation.runner import run_backtests
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask
@@ -350,7 +350,7 @@ def test_the_arrays_behind_views_end_with_the_decision_too():
 
 
 def test_an_end_by_a_signal_is_no_error_of_their_code():
-    with pytest.raises(Terminated), told_as_theirs("mine"):
+    with pytest.raises(Terminated), user_code("mine"):
         raise Terminated(143)
 
 

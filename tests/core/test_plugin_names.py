@@ -72,7 +72,7 @@ def test_entry_points(module, monkeypatch):
     module("nets_e", "Mine = 3")
     points = [EntryPoint("encoder.best", "nets_e:Mine", names.ENTRY_POINTS)]
     monkeypatch.setattr(names, "entry_points", lambda group: points)
-    names._brought.cache_clear()
+    names._entry_points.cache_clear()
     try:
         assert names.find("encoder", "best", KNOWN) == 3
         assert names.source_hash("best", "encoder") == names.source_hash("nets_e:Mine")
@@ -81,7 +81,7 @@ def test_entry_points(module, monkeypatch):
         with pytest.raises(ArgumentError, match="unknown reward"):
             names.find("reward", "best", KNOWN)
     finally:
-        names._brought.cache_clear()
+        names._entry_points.cache_clear()
 
 
 def test_sources_are_read_and_not_run(module, tmp_path):

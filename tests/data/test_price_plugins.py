@@ -70,12 +70,12 @@ def test_options_are_keywords_of_their_types(mine):
 def test_an_entry_point(mine, monkeypatch):
     points = [EntryPoint("market.own", "own_prices:load", names.ENTRY_POINTS)]
     monkeypatch.setattr(names, "entry_points", lambda group: points)
-    names._brought.cache_clear()
+    names._entry_points.cache_clear()
     try:
         assert load_market("own?seed=3").n_assets == 2
         assert mine.called == [(3, 1.0, False, "x")]
     finally:
-        names._brought.cache_clear()
+        names._entry_points.cache_clear()
 
 
 def test_a_file_of_that_name_comes_first(mine, tmp_path, monkeypatch):

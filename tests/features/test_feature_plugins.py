@@ -96,13 +96,13 @@ def test_a_column_stands_for_all_assets(panel):
 def test_entry_points(mine, panel, monkeypatch):
     points = [EntryPoint("feature.tilt", "my_features:skew", names.ENTRY_POINTS)]
     monkeypatch.setattr(names, "entry_points", lambda group: points)
-    names._brought.cache_clear()
+    names._entry_points.cache_clear()
     try:
         made = FeaturePipeline("tilt_15,tilt").fit(panel, 300)
         assert made.names == ("tilt_15", "tilt_10", "tilt_20")
         assert list(made.to_dict()["sources"]) == ["tilt"]
     finally:
-        names._brought.cache_clear()
+        names._entry_points.cache_clear()
 
 
 LEAKS = {

@@ -195,7 +195,7 @@ def not_a_module(n_features: int, window: int) -> Any:
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        (NoSuper, r"NoSuper raised AttributeError: cannot .*test_brought_encoders.py, line \d+"),
+        (NoSuper, r"NoSuper raised AttributeError: cannot .*test_user_encoders.py, line \d+"),
         (NoSuperNorWeights, r"must call super\(\).__init__\(\)"),
         (Doubles, r"makes torch.float64 on cpu of windows of torch.float32.*out.to\(windows\)"),
         (Halves, "makes torch.float16"),
@@ -272,7 +272,7 @@ class FailsLater(Plain):
         return super().forward(windows, tradable)
 
 
-def test_errors_in_training_are_told_as_theirs_too() -> None:
+def test_errors_in_training_name_the_users_code_too() -> None:
     embeddings = MarketEncoder(make_encoder(FailsLater, FEATURES, 2))
     embeddings.bind(th.zeros(10, 3, FEATURES))
     with pytest.raises(ArgumentError, match=r"FailsLater raised KeyError: .too many windows"):

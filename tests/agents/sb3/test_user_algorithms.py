@@ -97,7 +97,7 @@ def test_off_policy_defaults(market: Market) -> None:
         (f"{__name__}:Net", "give a subclass"),
         (BaseAlgorithm, "give a subclass"),
         (7, "give a subclass"),
-        (Broken, r"raised LookupError: no such thing \(test_brought_algorithms.py, line \d+"),
+        (Broken, r"raised LookupError: no such thing \(test_user_algorithms.py, line \d+"),
     ],
 )
 def test_what_is_none_is_refused(market: Market, algo: Any, says: str) -> None:
