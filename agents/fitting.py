@@ -84,7 +84,8 @@ class Fit:
         round: Rounds done.
         steps: Gradient steps done.
         best: Least loss on validation so far; infinity without any.
-        best_steps: Gradient steps of that model: 0 for the untrained one.
+        best_steps: Gradient steps of that model: 0 for the untrained one, None where a checkpoint
+            of an earlier version does not say.
         best_trained: Least loss on validation of a trained model.
     """
 
@@ -98,7 +99,8 @@ class Fit:
             if options.schedule == "cosine"
             else ReduceLROnPlateau(self.optimizer, factor=0.5, patience=2, threshold=0.0)
         )
-        self.round, self.stale, self.steps, self.best_steps = 0, 0, 0, 0
+        self.round, self.stale, self.steps = 0, 0, 0
+        self.best_steps: int | None = 0
         self.best = self.best_trained = math.inf
         self._best_weights: dict[str, Tensor] = {}
         self._average: list[Tensor] = []
@@ -240,8 +242,9 @@ class Fit:
         self.schedule.load_state_dict(state["schedule"])
         self.round, self.best, self.stale = state["round"], state["best"], state["stale"]
         self.steps = state.get("steps", 0)
-        self.best_steps = state.get("best_steps", self.steps)
-        self.best_trained = state.get("best_trained", self.best)
+        self.best_steps = state.get("best_steps")
+        trained = math.inf if self.best_steps == 0 else self.best
+        self.best_trained = state.get("best_trained", trained)
         device = next(self.network.parameters()).device
         self._best_weights = {name: w.to(device) for name, w in state["best_weights"].items()}
         self._average = [weight.to(device) for weight in state["average"]]

@@ -302,7 +302,7 @@ def _plain(rule: str, value: Any) -> Any:
         return asdict(PortfolioConstraints(**value) if isinstance(value, Mapping) else value)
     if rule == "costs" and isinstance(value, Mapping) and "model" not in value:
         return asdict(TransactionCosts(**value))
-    return asdict(value) if isinstance(value, TransactionCosts) else value
+    return asdict(value) if type(value) is TransactionCosts else value
 
 
 def _ranges(

@@ -263,7 +263,7 @@ class DirectTrainer:
 
     def restore_best(self) -> None:
         """Restore the weights of the best validation; without any, keep the present ones."""
-        if self.validation is not None and self.fit.round and not self.fit.best_steps:
+        if self.validation is not None and self.fit.round and self.fit.best_steps == 0:
             _LOGGER.info(
                 "no model of the training grows as much on the validation range as the untrained "
                 "one, which is the best model"

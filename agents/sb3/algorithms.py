@@ -106,6 +106,12 @@ def make_agent(
     cls = algorithm_class(algo)
     own = signature(make_agent).parameters.keys() - {"venv", "options"}
     known = {*own, *parameters_of(cls)} - {"env", "_init_setup_model"}
+    inherited = set().union(*map(parameters_of, cls.__mro__[1:]))
+    if algo not in ALGORITHMS and (lacking := sorted(options.keys() & inherited - known)):
+        raise ArgumentError(
+            f"__init__ of algo {shortened(algo)} lacks {', '.join(lacking)}, which its base class "
+            "takes: let it take **kwargs and hand them on to super().__init__."
+        )
     check_keywords(f"make_agent({shortened(algo)}, ...)", "keyword", options, sorted(known))
     if not isinstance(venv, VecEnv):
         raise ArgumentError(
@@ -157,7 +163,13 @@ def _built(
     """Build the agent; errors in a user's class are attributed to it."""
     cls = algorithm_class(algo)
     with nullcontext() if algo in ALGORITHMS else user_code(f"algo {algo!r:.60}"):
-        return cls(policy, venv, policy_kwargs=policy_kwargs, **settings)
+        agent = cls(policy, venv, policy_kwargs=policy_kwargs, **settings)
+    if not isinstance(getattr(agent, "policy", None), BasePolicy):
+        raise ArgumentError(
+            f"algo {algo!r:.60} has no policy once it is made: a _setup_model of its own must call "
+            "super()._setup_model()."
+        )
+    return agent
 
 
 def _buffers(cls: type[BaseAlgorithm], encoder: str | Maker, venv: VecEnv) -> dict[str, Any]:

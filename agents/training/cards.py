@@ -166,6 +166,11 @@ def _of_run(path: Path, models: Mapping[str, Mapping[str, float | None]] | None)
         validation["models"] = {name: dict(figures) for name, figures in models.items()}
     elif (path / CARD).is_file():  # figures stay with the benchmark that they were taken against
         validation = read_json(path / CARD)["validation"]
+    training = {"steps": _steps(path, config), "lanes": config["num_envs"]}
+    selection = _selection(path, config)
+    if config["algo"] == "direct" and (path / CARD).is_file() and _direct_fit(path) is None:
+        before = read_json(path / CARD)  # of when the checkpoint was there
+        training, selection = before["training"], before["selection"]
     rows, dates = market["ranges"], market["dates"]
     return {
         "model": _network(config),
@@ -180,9 +185,9 @@ def _of_run(path: Path, models: Mapping[str, Mapping[str, float | None]] | None)
             for name, (start, end) in rows.items()
         },
         "rules": _rules(config),
-        "training": {"steps": _steps(path, config), "lanes": config["num_envs"]},
+        "training": training,
         "validation": validation,
-        "selection": _selection(path, config),
+        "selection": selection,
     }
 
 

@@ -378,7 +378,7 @@ def _growth(
 ) -> float:
     """Return yearly growth at another commission of both sides, or of the result at its own."""
     costs = made_costs(options[0].get("costs", {}))
-    if not isinstance(costs, TransactionCosts):
+    if type(costs) is not TransactionCosts:
         raise ArgumentError(
             f"other commissions are for TransactionCosts, the costs are of {type(costs).__name__}: "
             "leave commissions out"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, user_code
 from portfolio_env.features.bars import Bars
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray
 from portfolio_env.names import unknown
@@ -100,10 +100,10 @@ class Indicator:
                 f"the window of {self.name}_{window} is too short: it must be at least "
                 f"{self.smallest}"
             )
-        rows: dict[str, Any] = {
-            "lookback": self.lookback(window or 0),
-            "memory": self.memory(window or 0),
-        }
+        rows: dict[str, Any] = {}
+        for name in ("lookback", "memory"):
+            with user_code(f"{name} of {self.name!r} at window {window}"):
+                rows[name] = getattr(self, name)(window or 0)
         for name, value in rows.items():
             least = 0 if name == "lookback" else ALL
             if not isinstance(value, Integral) or not least <= int(value) <= MOST_ROWS:

@@ -131,8 +131,11 @@ def _look_up(ledger: Ledger, broker: Broker, clock: Clock, order: Order) -> None
                 _settle(ledger, broker, clock, order, found)
                 return
             case NotFound() if clock.now() <= closed:
-                clock.sleep(closed - clock.now() + np.timedelta64(1, "ns"))
-                continue
+                wait = closed - clock.now() + np.timedelta64(1, "ns")
+                if wait <= VALIDITY + rules.window:
+                    clock.sleep(wait)
+                    continue
+                looks = 0  # the clock went back: it may be right again at the next look
             case NotFound():
                 seen = isinstance(poll(ledger, broker, clock), Activity)
                 looks = looks + 1 if seen and not ledger.filled(order.id) else 0

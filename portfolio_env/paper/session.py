@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from portfolio_env.errors import DataError, PortfolioError
 from portfolio_env.files.atomic import locked
 from portfolio_env.live.instruments import Instrument, instruments_of, rates_of
+from portfolio_env.live.money import decimal_of
 from portfolio_env.live.orders import orders_of
-from portfolio_env.live.planning import plan
+from portfolio_env.live.planning import last_prices, plan
 from portfolio_env.live.predictor import Decision, Predictor
 from portfolio_env.live.risk_limits import DrawdownStop, RiskLimits
 from portfolio_env.market.panel import PricePanel
@@ -154,17 +155,30 @@ class Session:
             return
         if history is None:
             raise DataError("the session goes on: give the bars since its first decision")
-        start = 0
+        if (first := moment(done[0][0])) < (begin := self.predictor.market.timestamps[0]):
+            raise DataError(
+                f"the market begins at {time_text(begin)}, and the session's first decision was at "
+                f"{time_text(first)}: give a market with the bars before it, or another folder"
+            )
+        start, others = 0, []
         for (text,) in done:
             before = decisions.decision_of(self.ledger, bar := moment(text))
             body = self.ledger.body("decisions", bar) or {}
             end = int(np.searchsorted(history.timestamps, bar, side="right"))
+            if end == start:
+                others.append(time_text(bar))  # it has no candle any more
+                continue
             bars, value = history.subset(slice(start, end)), float.fromhex(body["value"])
             again, start = self._answer(bars, before.weights, value, body["delisted"]), end
             near = np.allclose(again.action, before.action, rtol=0, atol=SAME)
-            if (again.timestamp != bar or not near) and self.ledger.trading[0] != FLAT:
-                self.halt(f"the policy answers otherwise than before at {time_text(bar)}")
-                return
+            if again.timestamp != bar or not near:
+                others.append(time_text(bar))
+        if others and self.ledger.trading[0] != FLAT:
+            count = f"{len(others)} bar{'s' * (len(others) > 1)}"
+            reason = f"the policy answers otherwise than before at {count} up to {others[-1]}"
+            halts = {event.body["reason"] for event in self.ledger.events("trading")}
+            if reason not in halts:  # a person who has resumed since has seen to it
+                self.halt(reason)
 
     # ---- trading state
 
@@ -358,8 +372,13 @@ class Session:
         if self.clock.now() > deadline:
             raise DataError("it is too late to trade for this bar")
         account, decision = self.ledger.holdings, decisions.decision_of(self.ledger, bar)
-        nothing = Quote(Decimal("NaN"), tradable=False)
-        found = [quotes.get(name, nothing) for name in self.assets]
+        if not quotes and any(account.units):
+            raise DataError("the venue has no price of anything")
+        closes = last_prices(self.predictor.market, decision.row).tolist()
+        found = [  # what has no price now is worth its last close, and is not traded
+            quotes.get(name, Quote(decimal_of(close), tradable=False))
+            for name, close in zip(self.assets, closes, strict=True)
+        ]
         prices = tuple(
             each.price(quote.price) for each, quote in zip(self.instruments, found, strict=True)
         )

@@ -122,7 +122,7 @@ def checked_rates(costs: Costs, assets: Sequence[str]) -> Float:
     Raises:
         ArgumentError: If the model gives anything else.
     """
-    if isinstance(costs, TransactionCosts):
+    if type(costs) is TransactionCosts:  # a subclass may answer anything
         return np.stack(costs.rates(assets))
     found = _asked(costs, "rates", tuple(assets))
     if found.shape != (2, len(assets)) or not ((found >= 0) & (found < 1)).all():
@@ -136,9 +136,9 @@ def checked_rates(costs: Costs, assets: Sequence[str]) -> Float:
 def half_spreads(costs: Costs, assets: Sequence[str]) -> Float:
     """Return (2, N) the part of ``checked_rates`` that is half the spread between bid and ask.
 
-    A cost model of one's own names none: all of its rate is commission then.
+    A cost model with rates of its own names none: all of its rate is commission then.
     """
-    if not isinstance(costs, TransactionCosts):
+    if not isinstance(costs, TransactionCosts) or (type(costs).rates is not TransactionCosts.rates):
         return np.zeros((2, len(assets)))
     return np.stack(
         TransactionCosts(slippage_bps=costs.slippage_bps, commission_bps=0).rates(assets)
@@ -161,7 +161,7 @@ def checked_impact(costs: Costs, panel: PricePanel) -> Float:
             f"{whose} must have the shape {panel.close.shape}; they have the shape {found.shape}."
         )
     check_bound(costs, found, panel)
-    if isinstance(costs, TransactionCosts):
+    if type(costs) is TransactionCosts:
         return found
     drawn = np.random.default_rng(0).integers(0, len(found), CUTS).tolist()
     for t in sorted({*drawn, len(found) // 2, len(found) - 2} - {-1}):

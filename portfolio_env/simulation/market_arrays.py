@@ -152,7 +152,7 @@ class GrowingArrays:
 
 def _later_impact(costs: Costs, panel: PricePanel, first: int) -> Float:
     """Return the impact coefficients of the bars from a row on; (0, 0) without impact."""
-    if not isinstance(costs, TransactionCosts):
+    if type(costs) is not TransactionCosts:
         return checked_impact(costs, panel)[first:]
     start = Tails(panel, first).bar_before(max(0, first + 1 - costs.impact_window))
     read = panel.without(start)

@@ -90,6 +90,15 @@ class Transition:
 class Reward:
     """Base of rewards that keep state per lane."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse an attribute in the place of a method, which a checkpoint would call."""
+        if name in ("reset", "state", "restore") and not callable(value):
+            raise ArgumentError(
+                f"{type(self).__name__} sets {name!r}, which is a method of rewards; give the "
+                "attribute another name."
+            )
+        super().__setattr__(name, value)
+
     def reset(self, lanes: NDArray[np.bool_]) -> None:
         """Clear the state of the lanes marked in the (B,) mask; called before every episode."""
 

@@ -246,6 +246,28 @@ def test_a_slow_start_behind_the_untrained_network_is_no_standstill(late: float)
     assert fit.finished
 
 
+@pytest.mark.parametrize("lacking", [{"best_steps", "best_trained"}, {"best_trained"}])
+@pytest.mark.parametrize("untrained", [0.5, 1.0])
+def test_checkpoints_of_before_claim_no_step_of_the_best_model(
+    tmp_path: Path, lacking: set[str], untrained: float
+) -> None:
+    """What they do not say is not made up, and a best untrained network begins no patience."""
+    before = Regression(patience=2).fit
+    before.judge(untrained)
+    before.steps = before.round = 3
+    before.judge(0.8)
+    state = {name: value for name, value in before.state_dict().items() if name not in lacking}
+    save_tensors(tmp_path / "fit", state, kind="fit")
+    after = Regression(patience=2)
+    take_up(after, tmp_path / "fit")
+    known = None if "best_steps" in lacking else before.best_steps
+    assert after.fit.best_steps == known == after.fit.state_dict()["best_steps"]
+    after.fit.steps = 4
+    after.fit.judge(0.7)
+    assert after.fit.stale == (1 if known is None and untrained == 0.5 else 0)
+    assert after.fit.best_steps == (4 if untrained == 1.0 else known)
+
+
 def test_weights_that_are_not_finite_are_told_at_the_end_of_a_round() -> None:
     trainer = Regression(learning_rate=1e308)
     with pytest.raises(ArgumentError, match="the training diverged: after gradient step 2"):

@@ -193,6 +193,8 @@ def test_what_is_wrong_with_a_function_is_told_with_its_name(panel, function, sa
         ({"inputs": "close volumes"}, "unknown input of an indicator 'volumes': did you mean vol"),
         ({"lookback": lambda w: "a"}, "lookback of 'mine' at window 5 is 'a'; it must be a number"),
         ({"lookback": lambda w: w / 2}, "is 2.5; it must be a number of rows"),
+        ({"lookback": lambda: 5}, "lookback of 'mine' at window 5 raised TypeError"),
+        ({"memory": lambda w: 1 // 0}, "memory of 'mine' at window 5 raised ZeroDivisionError"),
         ({"lookback": lambda w: -1}, "is -1; it must be a number of rows"),
         ({"memory": lambda w: -2}, "is -2; it must be a number of rows up to 10,000,000, or ALL"),
         ({"lookback": lambda w: 10**9}, "is 1000000000; it must be a number of rows up to 10,000,"),

@@ -99,6 +99,16 @@ def test_a_sink_that_fails_is_tried_again_and_holds_no_other_up(ledger, clock):
     assert waited.index(1) == 1 + 2 + 4  # after 1, 2 and 4 seconds
 
 
+def test_a_clock_that_goes_back_holds_no_sink_up(ledger, clock):
+    sink = Taken()
+    sink.fails = 1
+    opened(ledger, 0)
+    outbox = Outbox(ledger, [sink], clock)
+    assert outbox.deliver() == 0
+    clock._now -= np.timedelta64(3650, "D")
+    assert outbox.deliver() == 1
+
+
 def test_a_line_that_was_cut_off_spoils_no_other(tmp_path):
     path = tmp_path / "alerts.jsonl"
     path.write_text('{"id": "a0"}\n{"id": "a')

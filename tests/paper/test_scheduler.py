@@ -9,9 +9,10 @@ import pytest
 
 from baselines import make_baseline
 from portfolio_env import PortfolioEnv, load_market
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.live import Predictor
 from portfolio_env.live.alerts import AlertBounds
+from portfolio_env.market.panel import PricePanel
 from portfolio_env.paper import SimulatedClock, Unknown
 from portfolio_env.paper.broker import Quote
 from portfolio_env.paper.exchange import Reading, Scheduler, Timing
@@ -275,6 +276,113 @@ def test_a_session_goes_on_after_a_restart(tmp_path):
     assert decided(again) == list(MARKET.timestamps[KNOWN : KNOWN + 2])
     again.close()
     assert Ledger.of(tmp_path, read_only=True).verify()
+
+
+@pytest.mark.parametrize("ahead", [2, 24 * 365 * 100], ids=["hours", "a century"])
+@pytest.mark.parametrize("slow", [False, True], ids=["the source is fast", "the machine is slow"])
+def test_clocks_that_differ_for_a_while_cost_no_bar(slow, ahead):
+    """Nothing is written of bars that have not closed by both clocks."""
+    scheduler, session, feed, clock = started(close_of(KNOWN) + 10 * SECOND)
+    jump = ahead * HOUR
+    if slow:
+        true, clock.now = clock.now, lambda: true() - jump
+    feed.offset = jump
+    for _ in range(3):
+        assert scheduler.step() is None
+    assert not session.ledger.query("SELECT * FROM bars")
+    alerts = session.ledger.query("SELECT name, text FROM alerts")
+    assert [row["name"] for row in alerts] == ["skipped"] and "clock" in alerts[0]["text"]
+    feed.offset = 0 * SECOND
+    if slow:
+        clock.now = true
+    assert scheduler.step() == "done"
+    assert not session.ledger.query("SELECT * FROM alerts WHERE closed = ''")
+
+
+def test_a_machine_whose_clock_is_fast_for_a_while_costs_no_bar():
+    scheduler, session, feed, clock = started(close_of(KNOWN) + 10 * SECOND)
+    feed.offset = -HOUR
+    clock.set(clock.now() + HOUR)
+    assert scheduler.step() is None
+    text = session.ledger.query("SELECT text FROM alerts")[0]["text"]
+    assert "the clock of this machine is fast" in text
+    clock._now -= HOUR
+    feed.offset = 0 * SECOND
+    assert scheduler.step() == "done"
+
+
+@pytest.mark.parametrize(
+    ("zone", "frequency"), [("Europe/Berlin", "D"), ("Europe/London", "D"), ("UTC", "h")]
+)
+def test_bars_that_open_at_other_times_than_candles_are_refused(zone, frequency):
+    """Days of local midnight move with daylight saving; hours are labelled a minute early here."""
+    dates = pd.date_range("2023-06-01", periods=300, freq=frequency, tz=zone).tz_convert("UTC")
+    late = pd.Timedelta(minutes=-1) if frequency == "h" else pd.Timedelta(0)
+    frame = pd.DataFrame({"A": 1.0, "B": 2.0}, dates.tz_localize(None) + late)
+    env = PortfolioEnv(load_market(frame), observation="index", action="weights", window=1)
+    _, session, feed, clock = started(close_of(KNOWN))
+    session.predictor = Predictor(make_baseline("equal_weight", env.market), env)
+    feed.length = np.timedelta64(1, frequency).astype("timedelta64[ns]")
+    with pytest.raises(ArgumentError, match="decide on candles of this source"):
+        Scheduler(session, feed, clock)
+
+
+def test_a_held_asset_without_a_price_keeps_the_others_tradable():
+    """It is halted or delisted: it counts at its last close, and no order of it is sent."""
+    scheduler, session, feed, clock = started(close_of(KNOWN) + 10 * SECOND)
+    assert scheduler.step() == "done"
+    prices = session.broker.prices
+    own, prices.quote = prices.quote, lambda name, at: None if name == "C" else own(name, at)
+    feed.late = dict.fromkeys((("C", row) for row in range(KNOWN + 1, BARS)), 1000 * HOUR)
+    before = session.ledger.all_units()["C"]
+    clock.set(close_of(KNOWN + 6) + 10 * SECOND)  # it is waited for no longer
+    assert scheduler.step() == "done"
+    bar = MARKET.timestamps[KNOWN + 6]
+    assert "C" not in {order.asset for order in session.ledger.orders(bar)}
+    session.ledger.steer(clock.now(), "flat", "out")
+    clock.set(close_of(KNOWN + 7) + 10 * SECOND)
+    assert scheduler.step() == "done"
+    held = {name: units for name, units in session.ledger.all_units().items() if units and name}
+    assert held == {"C": before}
+    prices.quote = lambda name, at: None
+    clock.set(close_of(KNOWN + 8) + 10 * SECOND)
+    assert scheduler.step() == "blocked"  # a venue without any price
+
+
+def test_a_revised_past_halts_once_and_a_person_lets_it_go_on(tmp_path):
+    """Each decision that the revised candle is part of is compared; one resume sees to all."""
+    clock = SimulatedClock(close_of(KNOWN) + 10 * SECOND)
+    session, feed = session_of(clock, tmp_path), Candles(clock)
+    scheduler = Scheduler(session, feed, clock)
+    scheduler.run(until=close_of(KNOWN + 2) + 60 * SECOND)
+    assert len(decided(session)) == 3
+    session.close()
+    close = MARKET.panel.close.copy()
+    close[KNOWN, 2] *= 1.05
+    revised = PricePanel(MARKET.timestamps, NAMES, close=close)
+    for row in range(KNOWN + 3, KNOWN + 6):  # another process each time, as of cron
+        clock.set(close_of(row) + 10 * SECOND)
+        history = revised.subset(slice(0, row))
+        again = session_of(clock, tmp_path, session.broker, history)
+        phase = Scheduler(again, feed, clock).step()
+        assert phase == ("skipped" if row == KNOWN + 3 else "done")
+        if phase == "skipped":
+            assert "otherwise than before at 3 bars up to" in again.ledger.trading[1]
+            again.resume("the exchange has revised a candle")
+        again.close()
+
+
+def test_a_market_that_begins_after_the_first_decision_is_named(tmp_path):
+    clock = SimulatedClock(close_of(KNOWN) + 10 * SECOND)
+    session, feed = session_of(clock, tmp_path), Candles(clock)
+    assert Scheduler(session, feed, clock).step() == "done"
+    session.close()
+    later = load_market(MARKET.panel.subset(slice(KNOWN + 1, None)), features=[])
+    env = PortfolioEnv(later, observation="index", action="weights", window=1)
+    policy = make_baseline("equal_weight", env.market)
+    again = Session(tmp_path, "test", Predictor(policy, env), session.broker, clock)
+    with pytest.raises(DataError, match="give a market with the bars before it"):
+        again.open(MARKET.panel)
 
 
 def test_a_revised_candle_is_told():

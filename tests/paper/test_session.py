@@ -142,6 +142,31 @@ def test_an_order_that_nobody_can_say_anything_of_halts(monkeypatch):
     world.check()
 
 
+def test_a_clock_that_goes_back_while_an_order_is_unknown_is_not_waited_for():
+    """The half hour until its validity ends by that clock is not slept through."""
+    world, slept = World(), []
+    lost, sleep = iter([True]), world.clock.sleep
+
+    def submit(order, valid_until):
+        if next(lost, False):
+            world.clock._now -= np.timedelta64(30, "m")
+            return Unknown("no answer")
+        return type(world.venue).submit(world.venue, order, valid_until)
+
+    def waited(duration):
+        slept.append(duration / SECONDS)
+        if len(slept) == 3:  # it is set again
+            world.clock._now += np.timedelta64(30, "m")
+        sleep(duration)
+
+    session = world.session()
+    world.venue.submit, world.clock.sleep = submit, waited
+    assert session.on_bar(world.bars(START)) in ("done", "partial")
+    assert max(slept) < 60 and len(slept) > 3
+    del world.venue.submit, world.clock.sleep
+    world.check()
+
+
 def test_all_is_sold_whatever_the_policy_says():
     world = World()
     world.trade(START)

@@ -16,7 +16,12 @@ from portfolio_env import (
 )
 from portfolio_env.evaluation.diagnostics.scenarios import ThinLiquidity
 from portfolio_env.evaluation.diagnostics.stress import stress_test
-from portfolio_env.simulation.cost_models import CostModel, made_costs
+from portfolio_env.simulation.cost_models import (
+    CostModel,
+    checked_rates,
+    half_spreads,
+    made_costs,
+)
 
 SOURCE = """
 import numpy as np
@@ -233,6 +238,51 @@ def test_numbers_of_numpy_are_numbers(market):
 def test_what_a_model_gives_is_checked(market, model, says):
     with pytest.raises(ArgumentError, match=says):
         PortfolioEnv(market, window=1, costs=model)
+
+
+class Derived(TransactionCosts):
+    """Costs of the package with rates and impact of one's own."""
+
+    answers, known = None, None
+
+    def rates(self, assets):
+        return super().rates(assets) if self.answers is None else self.answers(super(), assets)
+
+    def impact_coefficients(self, panel):
+        own = super().impact_coefficients(panel)
+        return own if self.known is None else self.known(panel)
+
+
+@pytest.mark.parametrize(
+    ("member", "answer", "says"),
+    [
+        ("answers", lambda own, assets: 2 * own.rates(assets), "must be two arrays"),  # a tuple
+        ("answers", lambda own, assets: np.full((2, 3), -0.01), r"\[0, 1\)"),
+        ("answers", lambda own, assets: np.full((2, 3), np.nan), r"\[0, 1\)"),
+        ("answers", lambda own, assets: 0.001, "must be two arrays"),
+        ("answers", lambda own, assets: np.full((2, 1), 0.1), "must be two arrays"),
+        ("answers", lambda own, assets: 1 // 0, "raised ZeroDivisionError"),
+        ("known", lambda panel: panel.close / panel.close[-1], "know the future"),
+        ("known", one_bar_ahead, "know the future"),
+    ],
+)
+def test_what_a_class_derived_from_transaction_costs_gives_is_checked(market, member, answer, says):
+    own = type("Derived", (Derived,), {member: staticmethod(answer)})
+    with pytest.raises(ArgumentError, match=says):
+        PortfolioEnv(market, window=1, costs=own())
+
+
+def test_a_class_derived_from_transaction_costs_pays_what_it_says(market):
+    def doubled(own, assets):
+        return tuple(2 * rate for rate in own.rates(assets))
+
+    own = type("Derived", (Derived,), {"answers": staticmethod(doubled)})(slippage_bps=4)
+    twice = TransactionCosts(commission_bps=20, slippage_bps=8)
+    found = [account(market, costs) for costs in (own, twice)]
+    np.testing.assert_allclose(*found, rtol=1e-13)
+    assert not half_spreads(own, market.assets).any()
+    dear = ThinLiquidity(factor=2.0).costs(own)
+    np.testing.assert_allclose(checked_rates(dear, market.assets), 2 * 28e-4)
 
 
 def test_costs_at_the_bounds_are_counted(market):

@@ -170,3 +170,18 @@ def test_lanes_that_stand_still_are_not_judged(market):
     env.reset(seed=0)
     assert env.step(np.zeros((2, 5)))[1].tolist() == [1, 1]
     assert "my_rewards" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["state", "reset", "restore"])
+def test_an_attribute_in_the_place_of_a_method_is_refused(market, name):
+    """A checkpoint would call it."""
+
+    class Mine(Reward):
+        def __init__(self):
+            setattr(self, name, np.zeros(1))
+
+        def __call__(self, step):
+            return step.log_return
+
+    with pytest.raises(ArgumentError, match=f"Mine sets '{name}', which is a method of rewards"):
+        PortfolioEnv(market, window=1, reward=Mine)

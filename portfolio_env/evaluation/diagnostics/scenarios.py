@@ -218,7 +218,7 @@ class ThinLiquidity(Scenario):
         Costs do not vary over time, so these hold for the whole backtest: give it the range of the
         scenario.
         """
-        if not isinstance(costs, TransactionCosts):
+        if type(costs) is not TransactionCosts:  # a subclass may have rates of its own
             return _Dearer(costs, self.factor)
         return replace(
             costs,

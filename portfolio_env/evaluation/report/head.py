@@ -66,7 +66,7 @@ def _range(task: EvaluationTask, split: str) -> str:
 
 
 def _costs(costs: Costs) -> str:
-    if not isinstance(costs, TransactionCosts):
+    if type(costs) is not TransactionCosts:
         return f"of {type(costs).__name__}"
     plain = TransactionCosts(commission_bps=0.0)
     parts = [

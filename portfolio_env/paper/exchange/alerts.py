@@ -271,7 +271,8 @@ class Outbox:
         """Deliver what was not yet, in the order in which it was written; return how many."""
         done = 0
         for sink in self.sinks:
-            if sink.name in self._again and self.clock.now() < self._again[sink.name]:
+            wait = self._again.get(sink.name, now := self.clock.now()) - now
+            if 0 * SECOND < wait <= _LONGEST:  # more is left only where the clock went back
                 continue
             for seq, key, alert in self._waiting(sink.name):
                 if not sink.send(alert):

@@ -19,7 +19,7 @@ from portfolio_env.live.planning import last_prices
 from portfolio_env.market.timeline import bar_spacing, time_text
 from portfolio_env.paper.broker import SECOND, Clock, Unknown
 from portfolio_env.paper.exchange.market_data import Feed, Reading, expected, is_final, panel_of
-from portfolio_env.paper.ledger import ENDINGS, MISSED, REVISED
+from portfolio_env.paper.ledger import ENDINGS, MISSED, REVISED, SKIPPED
 from portfolio_env.paper.orders import moment
 from portfolio_env.paper.session import Session
 
@@ -68,7 +68,7 @@ class Scheduler:
 
     Raises:
         ArgumentError: If the candles are of another length than the bars of the session's market,
-            or it has channels that no candle has.
+            or open at other times, or it has channels that no candle has.
     """
 
     def __init__(
@@ -87,6 +87,13 @@ class Scheduler:
             raise ArgumentError(
                 f"candles of {feed.length} must be as long as the bars of the market, {spacing}."
             )
+        opens = session.predictor.market.timestamps.astype("datetime64[ns]")
+        if (off := (opens - np.datetime64(0, "ns")) % feed.length != 0 * SECOND).any():
+            raise ArgumentError(
+                f"the bar of {time_text(opens[off][-1])} opens at no time at which a candle of the "
+                "source does, as they follow one another from midnight in UTC: decide on candles "
+                "of this source."
+            )
         if channels := list(session.predictor.market.panel.exogenous):
             raise ArgumentError(
                 f"the market has channels that candles lack ({', '.join(channels[:5])}): train "
@@ -95,6 +102,7 @@ class Scheduler:
         self._grace = check_seconds("grace", timing.grace)
         self._pause = check_seconds("pause", timing.pause)
         self._begun = self._free = clock.now()  # when the loop began, and was done with a bar
+        self._doubted: np.datetime64 | None = None
 
     def due(self, now: np.datetime64) -> np.datetime64:
         """Return when the latest bar opened that is due at a moment."""
@@ -144,16 +152,20 @@ class Scheduler:
         known = self.session.predictor.market.timestamps[-1]
         if bar < known or ledger.phase(bar) in ENDINGS:
             return None
-        self._write_missed(bar)
         closed = bar + self.feed.length
+        if self.clock.now() < closed:
+            self._doubt(bar, "the clock of this machine is slow, or the source's fast")
+            return None
+        self._write_missed(bar)
         if ledger.phase(bar):  # it was decided on, and the process ended
             return self.session.on_bar(self.session.predictor.market.panel, closed_at=closed)
         if bar == known:
             return None  # it was there before the session
-        if self.clock.now() < closed:
-            return self.session.skip(bar, "the clock of this machine is slow, or the source's fast")
-        if now > closed + self.session.max_delay:
+        if now > (deadline := closed + self.session.max_delay):
             return self.session.skip(bar, f"stale: it closed at {time_text(closed)}", MISSED)
+        if self.clock.now() > deadline:
+            self._doubt(bar, "the clock of this machine is fast, or the source's slow")
+            return None
         found = self._awaited(bar, closed + self.session.max_delay * self.timing.patience)
         if isinstance(found, str):
             return self.session.skip(bar, found)
@@ -161,6 +173,12 @@ class Scheduler:
         self._check_known(reading)
         bars = panel_of(self.session.predictor.market.panel, reading, bar, final)
         return self.session.on_bar(bars, closed_at=closed)
+
+    def _doubt(self, bar: np.datetime64, why: str) -> None:
+        """Alert, once for a bar, that clocks differ: it is due again once they do not."""
+        if self._doubted != bar:
+            self._doubted = bar
+            self.session.alert(SKIPPED, f"{time_text(bar)}: {why}")
 
     def _write_missed(self, bar: np.datetime64) -> None:
         """Write that the bars before one, since the session's last, were missed."""

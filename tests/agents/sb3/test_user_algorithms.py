@@ -33,6 +33,16 @@ class Broken(PPO):
         raise LookupError("no such thing")
 
 
+class Closed(PPO):
+    def __init__(self, policy: Any, env: Any, policy_kwargs: Any = None) -> None:
+        super().__init__(policy, env, policy_kwargs=policy_kwargs)
+
+
+class Unmade(PPO):
+    def _setup_model(self) -> None:
+        pass
+
+
 class Net(nn.Module):
     def __init__(self, n_features: int, window: int, width: int = 3) -> None:
         super().__init__()
@@ -101,6 +111,20 @@ def test_off_policy_defaults(market: Market) -> None:
     ],
 )
 def test_what_is_none_is_refused(market: Market, algo: Any, says: str) -> None:
+    with pytest.raises(ArgumentError, match=says):
+        make_agent(algo, lanes(market), window=2, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("algo", "says"),
+    [
+        (Closed, r"__init__ of algo .*Closed'> lacks batch_size, device, n_steps, seed, which its"),
+        (Unmade, r"Unmade'> has no policy once it is made: a _setup_model of its own must call"),
+    ],
+)
+def test_classes_that_keep_options_or_the_set_up_to_themselves(
+    market: Market, algo: Any, says: str
+) -> None:
     with pytest.raises(ArgumentError, match=says):
         make_agent(algo, lanes(market), window=2, **SMALL)
 

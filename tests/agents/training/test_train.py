@@ -395,6 +395,19 @@ def test_a_directly_trained_agent_has_a_run_folder_too(
     weights = [load_run(p, device="cpu").model.network.state_dict() for p in (path, halfway)]
     for name, value in weights[0].items():
         assert th.equal(value, weights[1][name])
+    with monkeypatch.context() as patch:
+        patch.setattr(cards, "_direct_fit", lambda path: stopped)
+        told = cards.write_card(path)
+    (lost := path / "checkpoints" / "direct.safetensors").rename(tmp_path / "kept")
+    for content in (None, b"damaged"):  # the card of before says what it held
+        if content is not None:
+            lost.write_bytes(content)
+        card = cards.make_card(path)
+        assert [card[key] for key in ("training", "selection")] == [
+            told[key] for key in ("training", "selection")
+        ]
+    (tmp_path / "kept").replace(lost)
+    cards.write_card(path)
     (path / "final_model.safetensors").unlink()
     resume(path)  # nothing is left to do but to write the models
     again = load_run(path, device="cpu").model.network.state_dict()
