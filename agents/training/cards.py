@@ -166,9 +166,10 @@ def _of_run(path: Path, models: Mapping[str, Mapping[str, float | None]] | None)
         validation["models"] = {name: dict(figures) for name, figures in models.items()}
     elif (path / CARD).is_file():  # figures stay with the benchmark that they were taken against
         validation = read_json(path / CARD)["validation"]
-    training = {"steps": _steps(path, config), "lanes": config["num_envs"]}
-    selection = _selection(path, config)
-    if config["algo"] == "direct" and (path / CARD).is_file() and _direct_fit(path) is None:
+    fit = _direct_fit(path) if config["algo"] == "direct" else None
+    training = {"steps": _steps(path, config, fit), "lanes": config["num_envs"]}
+    selection = _selection(path, config, fit)
+    if config["algo"] == "direct" and (path / CARD).is_file() and fit is None:
         before = read_json(path / CARD)  # of when the checkpoint was there
         training, selection = before["training"], before["selection"]
     rows, dates = market["ranges"], market["dates"]
@@ -225,9 +226,9 @@ def _network(config: Mapping[str, Any]) -> Card:
     return {key: config[key] for key in keys} | options
 
 
-def _steps(path: Path, config: Mapping[str, Any]) -> int:
+def _steps(path: Path, config: Mapping[str, Any], fit: Mapping[str, Any] | None) -> int:
     """Return the steps of a training: those asked for, or up to the end of the last update."""
-    if config["algo"] == "direct" and (fit := _direct_fit(path)):
+    if fit is not None:
         return int(fit["round"]) * _direct_size(config)
     done = [each["timesteps"] for each in validations(path)]
     return int(max([config["timesteps"], *done]))
@@ -246,12 +247,12 @@ def _names(market: Mapping[str, Any], features: Mapping[str, Any]) -> list[str] 
     return names
 
 
-def _selection(path: Path, config: Mapping[str, Any]) -> Card:
+def _selection(path: Path, config: Mapping[str, Any], fit: Mapping[str, Any] | None) -> Card:
     """Return how the best model was selected."""
     if config["algo"] == "direct":
         size = _direct_size(config)
         rounds, every = (max(1, config[name] // size) for name in ("timesteps", "validation_every"))
-        fit = _direct_fit(path) or {"round": rounds, "best_steps": None}
+        fit = fit or {"round": rounds, "best_steps": None}
         best = fit.get("best_steps")  # one in each round, 0 of the untrained model
         at = None if best is None else best * size
         return {"by": "growth", "validations": 1 - (-fit["round"] // every), "chosen_at": at}

@@ -72,7 +72,7 @@ def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
 def test_the_steps_of_a_card_reach_the_end_of_the_last_update(given, told, tmp_path, monkeypatch):
     """An update is made as a whole, beyond the steps that were asked for."""
     monkeypatch.setattr(cards, "validations", lambda path: [{"timesteps": t} for t in given])
-    assert cards._steps(tmp_path, {"algo": "ppo", "timesteps": 2000}) == told
+    assert cards._steps(tmp_path, {"timesteps": 2000}, None) == told
 
 
 def test_the_card_of_a_run_has_the_figures_of_its_validations(run_path: Path) -> None:
